@@ -1,0 +1,109 @@
+"""The engine: what every loss is computed from, in one read of the logits.
+
+Almost every loss of the field is a formula over a few per-class sums or over one number per pixel. The engine computes
+exactly those (`Stats`) for whatever a loss, or a sum of losses, asked for (`Want`); softmax and sigmoid live here and
+nowhere else. Two engines keep the same contract:
+
+* `plain`: ordinary torch. Any device and dtype, differentiable twice, traceable, vmappable.
+* `cpu`: Numba kernels for float32, bfloat16 and float16 tensors on a CPU ("fused").
+
+With p the predicted probability of a class, r the target (0 or 1, or in between), w the weight of a pixel (0 where it
+is ignored) and u = −ln p_t the surprise at the label t, a "label" being one of the C classes under a softmax, and
+0 (no) or 1 (yes) in each of the C channels under a sigmoid:
+
+    n = Σ w    t = Σ w r    fp = Σ w (1−r) p    fn = Σ w r (1−p)    fp2 = Σ w (1−r) p²    fn2 = Σ w r (1−p)²    tt = Σ w r²
+
+The sums are of errors, not of hits, so nothing cancels when the prediction is nearly perfect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Task = Literal["multiclass", "binary", "multilabel"]
+
+
+class Curve(NamedTuple):
+    """A pixel formula f(u) that the kernels know: focal, (1−p)^gamma · u. gamma = 0 is cross-entropy."""
+
+    gamma: float
+
+
+class Want(NamedTuple):
+    """What a loss needs of the engine. A sum of losses wants the union of what its terms want."""
+
+    errors: bool = False  # fp, fn
+    squares: bool = False  # fp2, fn2
+    curves: frozenset[Curve] = frozenset()  # Σ w f(u) per label
+    u: bool = False  # u itself, per pixel
+    spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
+
+    def __or__(self, other: Want) -> Want:  # type: ignore[override]
+        return Want(*(mine | theirs for mine, theirs in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One validated question to an engine. `Batch` makes it; shapes and dtypes are checked, values are not.
+
+    logits  (N, C, *S), floating point, any strides
+    target  hard labels (N, *S) of any integer dtype or bool; or shaped like the logits, any dtype, values in [0, 1]
+    weight  None or (N, *S), real
+    sample  None or (N,), real: an image of weight 0 is ignored; other values are not applied here
+    """
+
+    logits: Tensor
+    target: Tensor
+    weight: Tensor | None
+    sample: Tensor | None
+    task: Task
+    ignore_index: int
+    want: Want
+
+    @property
+    def hard(self) -> bool:
+        """Integer labels (N, *S), against a target shaped like the logits."""
+        return self.target.ndim == self.logits.ndim - 1
+
+
+class Event(NamedTuple):
+    """One possible label of every pixel and how surprised the model is by it.
+
+    u       −ln p of that label, exact at both ends: (N, *S) under a softmax, (N, C, *S) under a sigmoid
+    label   which label: an index like u, or one number for all
+    chance  its share of a soft target, like u; None where the label is certain
+    """
+
+    u: Tensor
+    label: Tensor | int
+    chance: Tensor | None
+
+
+@dataclass
+class Stats:
+    """An engine's answer. Sums are per image and class, (N, C), in float64 (float32 where a device has none).
+
+    `curves` and `spread` are per image and label: (N, C) under a softmax, (N, C, 2) under a sigmoid. An engine that
+    does not know curves leaves them out and gives `events` instead.
+    """
+
+    n: Tensor
+    t: Tensor
+    tt: Tensor
+    fp: Tensor | None = None
+    fn: Tensor | None = None
+    fp2: Tensor | None = None
+    fn2: Tensor | None = None
+    spread: Tensor | None = None
+    curves: dict[Curve, Tensor] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
+    target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
