@@ -43,10 +43,8 @@ def times(factor: float, value: float) -> float:
 
 
 def over(part: float, whole: float) -> float:
-    """part / whole with 0/0 = 0."""
-    if whole == 0.0:
-        return 0.0 if part == 0.0 else part * math.inf
-    return part / whole
+    """part / whole with 0/0 = 0; where a caller's denominator is 0 (no positives) the part itself."""
+    return part if whole == 0.0 else part / whole
 
 
 # ---- the call contract: which pixels count, and how much -----------------------------------------------------------
@@ -305,7 +303,7 @@ def gdl(
     """1 − 2 Σ_l w_l I_l / Σ_l w_l (P_l + R_l), one ratio for all classes, w_l = 1/R_l² (Sudre et al. 2017).
 
     weighting "simple": 1/R_l; "uniform": 1. A class which is absent (R_l = 0) has no finite weight: "max" gives it the
-    largest of the others (nothing if there are no others), "skip" leaves it out. A binary pixel has two classes, 1 − p
+    largest of the others (1 if there are no others), "skip" leaves it out. A binary pixel has two classes, 1 − p
     and p.
     """
     if denominator is not None:
@@ -325,7 +323,7 @@ def gdl(
         for c in counted:
             s = image[c]
             # (1/R)^power, times a constant (the smallest R)^power, which the ratio does not see; the largest is then 1.
-            w = (smallest / s["label"]) ** power if s["label"] > 0.0 else float(bool(present) or power == 0)
+            w = (smallest / s["label"]) ** power if s["label"] > 0.0 else 1.0
             miss = s["false_pos"] + s["false_neg"]
             part.append(w * miss)
             whole.append(w * (2.0 * s["hit"] + miss))

@@ -18,12 +18,12 @@ The sums are of errors, not of hits, so nothing cancels when the prediction is n
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -32,9 +32,20 @@ Task = Literal["multiclass", "binary", "multilabel"]
 
 
 class Curve(NamedTuple):
-    """A pixel formula f(u) that the kernels know: focal, (1−p)^gamma · u. gamma = 0 is cross-entropy."""
+    """A pixel formula f(u) that the kernels know too: (1−p)^gamma · u. With gamma = 0 it is cross-entropy."""
 
     gamma: float
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return u if self.gamma == 0 else power(-torch.expm1(-u), self.gamma) * u
+
+
+def power(x: Tensor, exponent: float) -> Tensor:
+    """x ** exponent for x >= 0, with a finite slope at x = 0 where the exponent is below 1."""
+    if exponent == 0 or exponent >= 1:
+        return x**exponent
+    floor = 1e-30  # small enough to change nothing, large enough for a float32
+    return torch.where(x <= floor, x * floor ** (exponent - 1), x.clamp(min=floor) ** exponent)
 
 
 class Want(NamedTuple):
@@ -107,3 +118,69 @@ class Stats:
     events: list[Event] = field(default_factory=list)
     weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
+
+
+Choice = Literal["auto", "fused", "plain"]
+_choice: Choice = "auto"
+
+
+class use_engine:
+    """Chooses the engine: from now on when called, or for a block when used with `with`.
+
+    "auto" (the default) takes the kernels where they can run and plain torch elsewhere; "fused" insists on the kernels
+    and raises a RuntimeError that says why where they cannot run; "plain" never uses them.
+
+    >>> import lossmith as ls
+    >>> with ls.use_engine("plain"):
+    ...     value = ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))
+    >>> ls.use_engine("cuda")
+    Traceback (most recent call last):
+    ValueError: use_engine takes 'auto', 'fused' or 'plain', got 'cuda'
+    """
+
+    def __init__(self, choice: Choice) -> None:
+        global _choice
+        if choice not in get_args(Choice):
+            raise ValueError(f"use_engine takes 'auto', 'fused' or 'plain', got {choice!r}")
+        self._before, _choice = _choice, choice
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        global _choice
+        _choice = self._before
+
+
+def statistics(problem: Problem) -> Stats:
+    """Answers the problem with the engine that is in use."""
+    from . import plain
+
+    if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
+        return plain.statistics(problem)
+    reason = _why_not_fused(problem)
+    if reason is None:
+        from . import cpu
+
+        return cpu.statistics(problem)
+    if _choice == "fused":
+        raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
+    return plain.statistics(problem)
+
+
+def _why_not_fused(problem: Problem) -> str | None:
+    from . import cpu, plain
+
+    if not _has_numba():
+        return "numba is not installed"
+    if torch.compiler.is_compiling() or plain.transformed(problem.logits):
+        return "the kernels cannot be traced by torch.compile or torch.func"
+    return cpu.refuses(problem)
+
+
+@functools.cache
+def _has_numba() -> bool:
+    """Looks once, and says once what is missing."""
+    found = find_spec("numba") is not None
+    if not found:
+        warnings.warn("lossmith runs without its fast CPU kernels: pip install numba", RuntimeWarning, stacklevel=2)
+    return found

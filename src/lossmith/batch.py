@@ -1,0 +1,303 @@
+"""Batch: the one place where logits meet labels. Validated once, measured once by the engine, shared by all terms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from operator import or_
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from . import engine
+from .engine import Curve, Event, Problem, Stats, Task, Want
+from .engine.plain import can_look
+
+if TYPE_CHECKING:
+    from .loss import Loss
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Per-class sums over the pixels of a group (an image, or the batch): each field is (G, C).
+
+    n   weight of all valid pixels          t    weight of the class in the target; tt: of its square
+    fp  soft false positives, Σ (1−r) p     fn   soft false negatives, Σ r (1−p)
+    fp2, fn2  the same with (p)² and (1−p)² of the prediction, for losses that square
+    """
+
+    n: Tensor
+    t: Tensor
+    tt: Tensor
+    fp: Tensor
+    fn: Tensor
+    fp2: Tensor | None = None
+    fn2: Tensor | None = None
+
+    @property
+    def tp(self) -> Tensor:
+        """Soft true positives, Σ r p."""
+        return self.t - self.fn
+
+    @property
+    def p(self) -> Tensor:
+        """The predicted size, Σ p."""
+        return self.tp + self.fp
+
+    @property
+    def squared_error(self) -> Tensor:
+        """Σ (p − r)²."""
+        assert self.fp2 is not None
+        assert self.fn2 is not None
+        return self.fp2 + self.fn2 - (self.t - self.tt)
+
+    def both(self) -> Sums:
+        """From the sums of a single foreground channel, (G, 1), those of background and foreground, (G, 2)."""
+
+        def pair(background: Tensor | None, foreground: Tensor | None) -> Tensor | None:
+            return None if background is None or foreground is None else torch.cat([background, foreground], 1)
+
+        def known(background: Tensor, foreground: Tensor) -> Tensor:
+            return torch.cat([background, foreground], 1)
+
+        return Sums(
+            n=known(self.n, self.n),
+            t=known(self.n - self.t, self.t),
+            tt=known(self.n - 2 * self.t + self.tt, self.tt),
+            fp=known(self.fn, self.fp),  # what the foreground misses, the background claims
+            fn=known(self.fp, self.fn),
+            fp2=pair(self.fn2, self.fp2),
+            fn2=pair(self.fp2, self.fn2),
+        )
+
+    def pooled(self, sample: Tensor | None) -> Sums:
+        """One group of the whole batch, its images weighted by `sample`."""
+        return self._each(lambda x: (x if sample is None else x * sample.unsqueeze(1)).sum(0, keepdim=True))
+
+    def of(self, classes: Sequence[int]) -> Sums:
+        """Some of the classes."""
+        return self._each(lambda x: x[:, list(classes)])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Sums:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Sums(**{name: None if x is None else change(x) for name, x in values.items()})
+
+
+class Batch:
+    """Logits and a target that fit each other, and everything the engine measured on them.
+
+    Args:
+        terms: the losses that will read it; they agree on `task` and `ignore_index`.
+        logits: (N, C, *S), floating point.
+        target: labels or a map, see `Loss`.
+        weight: per sample (N,) or per pixel (N, *S).
+        denominator: what a mean divides by instead of the weight of the valid pixels.
+
+    Raises:
+        TypeError, ValueError: when shapes, dtypes or values do not fit; the text names the loss and the likely fix.
+    """
+
+    def __init__(
+        self,
+        terms: Sequence[Loss],
+        who: str,
+        logits: Tensor,
+        target: Tensor | None,
+        *,
+        weight: Tensor | None = None,
+        denominator: Tensor | float | None = None,
+    ) -> None:
+        first = terms[0]
+        self.who, self.denominator = who, denominator
+        target, self.task = _fit(who, logits, target, first.task)
+        self.sample, per_pixel = _split_weight(who, logits, weight)
+        want = reduce(or_, (term.wants() for term in terms), Want())
+        problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)
+        self.n_classes, self.space = logits.shape[1], logits.shape[2:]
+        self.stats = engine.statistics(problem)
+        _check_range(who, problem, self.stats)
+        if self.sample is not None:
+            self.sample = self.sample.to(self.stats.n)
+
+    @property
+    def softmax(self) -> bool:
+        """Whether one label wins at each pixel; otherwise every channel is a yes or no of its own."""
+        return self.task == "multiclass"
+
+    @property
+    def n_labels(self) -> int:
+        """How many labels compete: the classes, or no and yes."""
+        return self.n_classes if self.softmax else 2
+
+    @property
+    def sums(self) -> Sums:
+        """The per-class sums of each image, (N, C)."""
+        s = self.stats
+        assert s.fp is not None
+        assert s.fn is not None
+        return Sums(s.n, s.t, s.tt, s.fp, s.fn, s.fp2, s.fn2)
+
+    def curve(self, curve: Curve) -> Tensor:
+        """Σ w f(u) per image and label: (N, C) under a softmax, (N, C, 2) under a sigmoid. So are all label sums."""
+        return self.stats.curves[curve]
+
+    @property
+    def spread(self) -> Tensor:
+        """Σ w u_k of every label k over every pixel, whatever its label is; a label sum."""
+        assert self.stats.spread is not None
+        return self.stats.spread
+
+    @property
+    def events(self) -> list[Event]:
+        """The possible labels of the pixels and how surprising each is."""
+        return self.stats.events
+
+    @property
+    def label_weight(self) -> Tensor:
+        """The weight of the pixels with each label; a label sum."""
+        s = self.stats
+        return s.t if self.softmax else torch.stack([s.n - s.t, s.t], 2)
+
+    @property
+    def pixel_weight(self) -> Tensor:
+        """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u."""
+        assert self.stats.weight is not None
+        return self.of_images(self.stats.weight)
+
+    def of_images(self, values: Tensor) -> Tensor:
+        """Multiplies values of images by the weights of the images."""
+        return values if self.sample is None else values * self.sample.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+
+    def natural(self, values: Tensor) -> Tensor:
+        """Values of pixels in the shape of the labels: one channel is no axis."""
+        return values.squeeze(1) if self.task == "binary" else values
+
+    def label_price(self, per_class: Tensor | None, name: str) -> Tensor | None:
+        """A factor per label from one per class: (C,) under a softmax, (C, 2) under a sigmoid.
+
+        With a single channel the classes are no and yes; with several independent channels they are the channels.
+        """
+        if per_class is None:
+            return None
+        price = per_class.to(self.stats.n)
+        expected = 2 if self.task == "binary" else self.n_classes
+        if price.shape != (expected,):
+            meaning = "(negative, positive)" if self.task == "binary" else f"one per class, C = {self.n_classes}"
+            raise ValueError(f"{self.who}: {name} needs {expected} values, {meaning}, got {tuple(price.shape)}")
+        if self.softmax:
+            return price
+        return price.unsqueeze(0) if self.task == "binary" else price.unsqueeze(1).expand(-1, 2)
+
+    def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
+        """A factor per label, looked up for every pixel: shaped like u, or ready to broadcast."""
+        if self.softmax:
+            return price[label]
+        channels = price.expand(self.n_classes, 2).reshape(1, self.n_classes, *[1] * len(self.space), 2)
+        if isinstance(label, int):
+            return channels[..., label]
+        return torch.where(label > 0, channels[..., 1], channels[..., 0])
+
+
+def _fit(who: str, logits: Tensor, target: Tensor | None, task: Task | None) -> tuple[Tensor, Task]:
+    """The target in the shape an engine takes, and the task that logits and target imply."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"{who}: logits must be a floating-point tensor, got {kind}")
+    if logits.ndim < 2 or logits.shape[1] == 0:
+        raise ValueError(f"{who}: logits must be (N, C, *S) with C >= 1, got {_shape(logits)}")
+    if not isinstance(target, Tensor):
+        raise TypeError(f"{who}: the target must be a tensor, got {type(target).__name__}; call loss(logits, target)")
+    if target.device != logits.device:
+        raise ValueError(f"{who}: logits are on {logits.device}, the target on {target.device}; move one of them")
+    if target.is_complex():
+        raise TypeError(f"{who}: the target must hold integers or real numbers, got {target.dtype}")
+    n, c, *space = logits.shape
+    if c == 1:
+        if task == "multiclass":
+            raise ValueError(
+                f"{who}: logits {_shape(logits)} have one channel, which is always binary, but the loss was built with "
+                "task='multiclass'; use two channels, or drop the task"
+            )
+        return _binary(who, logits, target), "binary"
+    if task == "binary":
+        raise ValueError(
+            f"{who}: task='binary' needs logits with one channel, got {_shape(logits)}; "
+            "use task='multilabel' for independent channels"
+        )
+    labels, full = (n, *space), tuple(logits.shape)
+    if tuple(target.shape) == full:
+        if task is None:
+            raise ValueError(
+                f"{who}: a target shaped like the logits, {_shape(logits)}, is ambiguous: build the loss with "
+                "task='multiclass' (soft labels that sum to 1 over the classes) or task='multilabel' "
+                "(independent yes or no in each channel)"
+            )
+        return target, task
+    if tuple(target.shape) == (n, 1, *space):
+        target = target.squeeze(1)
+    if tuple(target.shape) != labels:
+        raise ValueError(
+            f"{who}: logits {_shape(logits)} need labels {labels} or {(n, 1, *space)}, or a map {full}, "
+            f"got a target {_shape(target)}"
+        )
+    if target.is_floating_point():
+        raise TypeError(f"{who}: labels {labels} for {c} classes must be integers, got {target.dtype}; use target.long()")
+    return target, task or "multiclass"
+
+
+def _binary(who: str, logits: Tensor, target: Tensor) -> Tensor:
+    n, _, *space = logits.shape
+    if tuple(target.shape) not in ((n, *space), (n, 1, *space)):
+        raise ValueError(
+            f"{who}: logits {_shape(logits)} have one channel, so the target must be {(n, *space)} or "
+            f"{(n, 1, *space)}, got {_shape(target)}"
+        )
+    return target.reshape(n, 1, *space)
+
+
+def _split_weight(who: str, logits: Tensor, weight: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """The weight as (per sample, per pixel); at most one of them is there."""
+    if weight is None:
+        return None, None
+    n, _, *space = logits.shape
+    if not isinstance(weight, Tensor) or weight.is_complex():
+        raise TypeError(f"{who}: weight must be a real tensor, got {getattr(weight, 'dtype', type(weight).__name__)}")
+    if weight.device != logits.device:
+        raise ValueError(f"{who}: logits are on {logits.device}, the weight on {weight.device}; move one of them")
+    if can_look(weight) and bool((weight < 0).any()):
+        raise ValueError(f"{who}: weights must be >= 0, got {float(weight.min()):g}")
+    if space and tuple(weight.shape) in ((n, *space), (n, 1, *space)):
+        return None, weight.reshape(n, *space)
+    if tuple(weight.shape) == (n,):
+        return weight, None
+    raise ValueError(
+        f"{who}: weight must be {(n,)}, one per sample, or {(n, *space)}, one per pixel, got {_shape(weight)}"
+    )
+
+
+def _check_range(who: str, problem: Problem, stats: Stats) -> None:
+    """Labels outside of the classes are an error where looking is free; elsewhere they have made the loss NaN."""
+    if stats.target_range is None:
+        return
+    low, high = stats.target_range
+    c, hard = problem.logits.shape[1], problem.hard
+    top = (c if problem.task == "multilabel" else max(c - 1, 1)) if hard else 1
+    slack = 1e-4 if problem.target.is_floating_point() else 0  # soft labels that were interpolated or normalised
+    if (low >= -slack and high <= top + slack) or math.isnan(low) or math.isnan(high):
+        return
+    bad = high if high > top else low
+    allowed = f"0 to {top}" if hard else "0 to 1"
+    hint = "a mask of 0 and 255 wants (mask > 0)" if bad == 255 and c <= 2 else f"is {bad:g} an ignore_index?"
+    if bad == 255 and c > 2:
+        hint = "255 often marks ignored pixels: ignore_index=255; a mask of 0 and 255 wants (mask > 0)"
+    raise ValueError(
+        f"{who}: the target holds {bad:g}, but with C = {c} and task={problem.task!r} its values must lie in {allowed} "
+        f"(ignore_index is {problem.ignore_index}); {hint}"
+    )
+
+
+def _shape(x: Tensor) -> tuple[int, ...]:
+    return tuple(x.shape)

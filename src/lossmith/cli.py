@@ -1,0 +1,34 @@
+"""The `lossmith` command. What it does lives in lossmith.lab.commands; here it starts, and its errors end in one line."""
+
+from __future__ import annotations
+
+import sys
+
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
+    try:
+        from lossmith.lab import UserError
+        from lossmith.lab.commands import app
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in ("typer", "rich"):
+            raise
+        return _fail('the command line needs the lab: pip install "lossmith[lab]"')
+    try:
+        return int(app(arguments, prog_name="lossmith", standalone_mode=False) or 0)
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("stopped")
+        return _INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for a wrong option or a missing argument has it
+            raise
+        return _fail(" ".join(error.format_message().split()) + "; lossmith --help lists what there is")
+
+
+def _fail(message: str) -> int:
+    print(f"lossmith: {message}", file=sys.stderr)
+    return 2

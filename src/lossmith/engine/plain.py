@@ -1,0 +1,207 @@
+"""The contract of the engine in ordinary torch: any device and dtype, differentiable twice, traceable, vmappable.
+
+It is what accelerators run today, and what the kernels are held against. One softmax serves everything; a one-hot
+target never exists.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import Curve, Event, Problem, Stats
+
+
+def statistics(problem: Problem) -> Stats:
+    """Everything that `problem.want` names, and the events if it names a pixel value."""
+    logits = problem.logits if problem.logits.dtype == torch.float64 else problem.logits.float()
+    logits = logits.flatten(2) if logits.ndim > 2 else logits.unsqueeze(2)
+    if problem.task != "multiclass":
+        stats = _sigmoid(problem, logits)
+    elif problem.hard:
+        stats = _softmax(problem, logits)
+    else:
+        stats = _soft_softmax(problem, logits)
+    for event in stats.events:
+        for curve in problem.want.curves:
+            stats.curves[curve] = _add(stats.curves.get(curve), _curve_sums(event, curve, stats, problem))
+    stats.events = [_unflatten(event, problem) for event in stats.events] if problem.want.u else []
+    if stats.weight is not None:
+        stats.weight = stats.weight.reshape(_pixel_shape(problem))
+    return stats
+
+
+def _softmax(problem: Problem, z: Tensor) -> Stats:
+    """One label a pixel."""
+    want, n_classes = problem.want, z.shape[1]
+    labels = problem.target.flatten(1) if problem.target.ndim > 1 else problem.target.unsqueeze(1)
+    labels, weight, span = _valid(problem, labels.long(), z, n_classes - 1)
+    z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
+    p = z.softmax(1)
+    index = labels.unsqueeze(1)
+    others = p.scatter(1, index, 0.0)
+    miss = others.sum(1)  # 1 − p of the label, without cancellation
+
+    def by_label(x: Tensor) -> Tensor:
+        return _wide(x.new_zeros(z.shape[:2])).scatter_add(1, labels, _wide(x * weight))
+
+    n, t = _total(weight.unsqueeze(1)).expand(z.shape[:2]), by_label(torch.ones_like(weight))
+    stats = Stats(n, t, t, weight=weight, target_range=span)
+    if want.errors:
+        stats.fp, stats.fn = _total(others * weight.unsqueeze(1)), by_label(miss)
+    if want.squares:
+        stats.fp2, stats.fn2 = _total(others.square() * weight.unsqueeze(1)), by_label(miss.square())
+    if want.u or want.curves:
+        stats.events = [Event(_surprise(z, p, miss, index), labels, None)]
+    if want.spread:
+        stats.spread = _total((_normaliser(z, p) - z) * weight.unsqueeze(1))
+    return stats
+
+
+def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
+    """A distribution over the classes at each pixel: every class is a possible label."""
+    want = problem.want
+    target, weight, span = _valid(problem, _like(problem.target, z), z, 1)
+    z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
+    p = z.softmax(1)
+    best = z.argmax(1, keepdim=True)
+    rest = p.scatter(1, best, 0.0).sum(1, keepdim=True)  # 1 − p of the likeliest class; the others' do not cancel
+    miss = (1 - p).scatter(1, best, rest)
+    w = weight.unsqueeze(1)
+    n, t = _total(w).expand(z.shape[:2]), _total(w * target)
+    stats = Stats(n, t, _total(w * target.square()), weight=weight, target_range=span)
+    _add_errors(stats, problem, w, target, p, miss)
+    if want.u or want.curves:
+        u = torch.where(miss < 0.5, _small_surprise(miss), _normaliser(z, p) - z)
+        u = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
+        stats.events = [Event(u[:, k], k, target[:, k]) for k in range(z.shape[1])]
+    if want.spread:
+        stats.spread = _total((_normaliser(z, p) - z) * w)
+    return stats
+
+
+def _sigmoid(problem: Problem, z: Tensor) -> Stats:
+    """A yes or no in every channel."""
+    want = problem.want
+    if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
+        labels = problem.target.flatten(1) if problem.target.ndim > 1 else problem.target.unsqueeze(1)
+        labels, weight, span = _valid(problem, labels.long(), z, z.shape[1])
+        target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
+        weight = weight.unsqueeze(1).expand(z.shape)
+    else:
+        target, weight, span = _valid(problem, _like(problem.target.reshape(problem.logits.shape), z), z, 1)
+    z = z.masked_fill(weight == 0, 0.0)
+    p, miss = z.sigmoid(), (-z).sigmoid()
+    n, t = _total(weight), _total(weight * target)
+    stats = Stats(n, t, _total(weight * target.square()), weight=weight, target_range=span)
+    _add_errors(stats, problem, weight, target, p, miss)
+    if want.u or want.curves:
+        if problem.target.is_floating_point():
+            no, yes = (-F.logsigmoid(-z)).masked_fill(target == 1, 0.0), (-F.logsigmoid(z)).masked_fill(target == 0, 0.0)
+            stats.events = [Event(no, 0, 1 - target), Event(yes, 1, target)]
+        else:
+            stats.events = [Event(-F.logsigmoid(torch.where(target > 0, z, -z)), target.long(), None)]
+    if want.spread:
+        stats.spread = torch.stack([_total(-F.logsigmoid(-z) * weight), _total(-F.logsigmoid(z) * weight)], 2)
+    return stats
+
+
+def _valid(problem: Problem, target: Tensor, z: Tensor, top: int) -> tuple[Tensor, Tensor, tuple[float, float] | None]:
+    """The target with the ignored elements at 0, the weight with them at 0, and the range of the valid target."""
+    valid = target != problem.ignore_index
+    if problem.task == "multiclass" and target.ndim == z.ndim:
+        valid = valid.all(1)
+    if problem.sample is not None:
+        valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
+    weight = valid.to(z.dtype)
+    if problem.weight is not None:
+        given = problem.weight.to(z).reshape(z.shape[0], *[1] * (valid.ndim - 2), z.shape[2])
+        valid = valid & (given != 0)
+        weight = torch.where(valid, given, 0.0)
+    hidden = ~valid if valid.ndim == target.ndim else ~valid.unsqueeze(1)
+    target = target.masked_fill(hidden, 0)
+    outside = (target < 0) | (target > top)
+    span = None
+    if can_look(target):
+        low, high = target.aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
+        span = (float(low), float(high))
+    else:  # a label out of range makes the loss NaN instead: looking at it would stall the device
+        bad = outside if valid.ndim == target.ndim else outside.any(1)
+        weight = torch.where(bad, torch.nan, weight)
+    return target if target.is_floating_point() else target.masked_fill(outside, 0), weight, span
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether values may steer the code here: on a CPU, outside of tracing and of functional transforms."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed(x)
+
+
+def transformed(x: Tensor) -> bool:
+    """Whether a functional transform (vmap, grad, jvp) is looking at this tensor."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def _add_errors(stats: Stats, problem: Problem, weight: Tensor, target: Tensor, p: Tensor, miss: Tensor) -> None:
+    if problem.want.errors:
+        stats.fp, stats.fn = _total(weight * (1 - target) * p), _total(weight * target * miss)
+    if problem.want.squares:
+        stats.fp2 = _total(weight * (1 - target) * p.square())
+        stats.fn2 = _total(weight * target * miss.square())
+
+
+def _surprise(z: Tensor, p: Tensor, miss: Tensor, index: Tensor) -> Tensor:
+    """u = −ln p of the label: from 1 − p where that is small, from the logits where p may be too small to write."""
+    return torch.where(miss < 0.5, _small_surprise(miss), (_normaliser(z, p) - z.gather(1, index)).squeeze(1))
+
+
+def _small_surprise(miss: Tensor) -> Tensor:
+    return -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
+
+
+def _normaliser(z: Tensor, p: Tensor) -> Tensor:
+    """ln Σ exp z: the largest logit minus the log of its probability."""
+    return z.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()
+
+
+def _curve_sums(event: Event, curve: Curve, stats: Stats, problem: Problem) -> Tensor:
+    """Σ w f(u) per image and label."""
+    assert stats.weight is not None
+    value = curve(event.u) * stats.weight
+    value = _wide(value if event.chance is None else value * event.chance)
+    if problem.task == "multiclass":
+        zeros = value.new_zeros(stats.n.shape)
+        if isinstance(event.label, int):
+            label = torch.full(event.u.shape, event.label, device=value.device)
+            return zeros.scatter_add(1, label, value)
+        return zeros.scatter_add(1, event.label, value)
+    label = torch.full_like(event.u, event.label, dtype=torch.long) if isinstance(event.label, int) else event.label
+    return value.new_zeros(*stats.n.shape, 2).scatter_add(2, label, value)
+
+
+def _add(total: Tensor | None, more: Tensor) -> Tensor:
+    return more if total is None else total + more
+
+
+def _like(target: Tensor, z: Tensor) -> Tensor:
+    return (target.to(z.dtype) if target.is_floating_point() else target.long()).reshape(z.shape)
+
+
+def _total(x: Tensor) -> Tensor:
+    return _wide(x.sum(2))
+
+
+def _wide(x: Tensor) -> Tensor:
+    """float64, where the device has it: sums of many pixels lose digits otherwise."""
+    return x if x.device.type == "mps" else x.double()
+
+
+def _pixel_shape(problem: Problem) -> tuple[int, ...]:
+    n, c, *space = problem.logits.shape
+    return (n, *space) if problem.task == "multiclass" else (n, c, *space)
+
+
+def _unflatten(event: Event, problem: Problem) -> Event:
+    shape = _pixel_shape(problem)
+    label = event.label if isinstance(event.label, int) else event.label.reshape(shape)
+    return Event(event.u.reshape(shape), label, None if event.chance is None else event.chance.reshape(shape))

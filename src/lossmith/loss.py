@@ -1,0 +1,259 @@
+"""Loss: typed settings and one formula. The algebra of sums, and the one place where `reduction` has a meaning."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .batch import Batch
+from .engine import Task, Want
+from .schedule import Ramp, Schedule
+from .settings import Settings
+
+Weight = float | Schedule
+Reduction = Literal["mean", "sum", "none"]
+
+CATALOGUE: dict[str, type[Loss]] = {}
+
+
+class Loss(Settings):
+    """Base of all losses: a module that is called with logits and a target.
+
+    A loss that users can name says `name`, `range` and `paper`, declares what it needs of the engine in `wants`, and
+    turns a `Batch` into a value in `value`. Its family does the rest. Losses add up: `dice + 0.5 * focal` is a loss
+    that reads the logits once.
+
+    Shapes:
+        multiclass: logits (N, C, *S) with C >= 2, integer labels (N, *S) or (N, 1, *S).
+        binary: logits (N, 1, *S), target (N, *S) or (N, 1, *S), integer, bool or real in [0, 1].
+        `task="multiclass"`: also soft labels (N, C, *S) that sum to 1 over the classes.
+        `task="multilabel"`: a yes or no, or a probability, per channel (N, C, *S); or labels (N, *S), one class against
+        the rest, where C means none.
+
+    The input is always logits. Probabilities p strictly inside (0, 1) can be given as p.log() or p.logit().
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    range: ClassVar[tuple[float, float]]
+    paper: ClassVar[str] = ""
+    slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
+    inputs: ClassVar[type[Batch]] = Batch
+    takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
+    reduction: Reduction = "mean"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" in vars(cls):
+            CATALOGUE[cls.name] = cls
+
+    @property
+    def terms(self) -> list[tuple[Weight, Loss]]:
+        """The single losses of a sum with their weights; a single loss is its only term."""
+        return [(1.0, self)]
+
+    def wants(self) -> Want:
+        """What the loss needs of the engine."""
+        raise NotImplementedError
+
+    def value(self, batch: Any) -> Tensor:
+        """The reduced loss."""
+        raise NotImplementedError
+
+    def class_values(self, batch: Any) -> Tensor | None:
+        """One value per class for the log, (C,), where the loss has such; None elsewhere."""
+        return None
+
+    def forward(self, *inputs: Tensor, **call: Any) -> Tensor:
+        """The loss of `loss(logits, target)`; a sum over several inputs is called `loss(score=(logits, target), ...)`.
+
+        Keywords:
+            weight: per sample (N,), weights the mean over images, or per pixel (N, *S), enters every sum; 0 ignores.
+            denominator: what the mean of pixel losses divides by, for example the number of positives.
+
+        Returns:
+            a scalar in float32 (float64 for float64 logits), or with reduction="none" the family's natural shape.
+        """
+        batches = self.open(inputs, call)
+        total: Tensor | None = None
+        for weight, term in self.terms:
+            part = _weighed(weight, term.value(batches[term.slot]))
+            total = part if total is None else total + part
+        assert total is not None
+        return _returned(total, inputs, call)
+
+    def parts(self, *inputs: Tensor, per_class: bool = False, **call: Any) -> dict[str, Tensor]:
+        """The weighted terms by name, detached, for the log; they add up to the loss.
+
+        With `per_class=True` the region losses give one value per class, (C,), instead of their mean over the classes.
+        """
+        out: dict[str, Tensor] = {}
+        with torch.no_grad():
+            batches = self.open(inputs, call)
+            for weight, term in self.terms:
+                batch = batches[term.slot]
+                value = term.class_values(batch) if per_class else None
+                value = term.value(batch) if value is None else value
+                out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call).detach()
+        return out
+
+    def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Batch]:
+        """Reads the call: one batch per slot."""
+        slots: dict[str, list[Loss]] = {}
+        for _, term in self.terms:
+            slots.setdefault(term.slot, []).append(term)
+        pairs = self._pairs(slots, inputs, call)
+        takes = frozenset().union(*(term.takes for _, term in self.terms))
+        options = {k: v for k, v in call.items() if k not in slots}
+        for key in options.keys() - takes:
+            some = f"it takes {', '.join(sorted(takes))}" if takes else "it takes no keywords"
+            raise TypeError(f"{self!r} takes no {key!r} in a call; {some}")
+        batches = {}
+        for slot, terms in slots.items():
+            given = {k: v.get(slot) if isinstance(v, dict) else v for k, v in options.items()}
+            accepted = {k: v for k, v in given.items() if any(k in term.takes for term in terms)}
+            batches[slot] = terms[0].inputs(terms, self._who(), *pairs[slot], **accepted)
+        return batches
+
+    def _pairs(self, slots: Iterable[str], inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+        names = list(slots)
+        if inputs:
+            if len(names) > 1:
+                shape = ", ".join(f"{slot}=(input, target)" for slot in names)
+                raise TypeError(f"{self!r} reads {len(names)} different inputs: call loss({shape})")
+            if len(inputs) > 2:
+                raise TypeError(f"{self._who()}: takes logits and a target, got {len(inputs)} positional arguments")
+            return {names[0]: (*inputs, None)[:2]}
+        for slot in names:
+            if slot not in call:
+                hint = "call loss(logits, target)" if len(names) == 1 else f"give {slot}=(input, target)"
+                raise TypeError(f"{self._who()}: the input {slot!r} is missing; {hint}")
+            if not isinstance(call[slot], tuple | list) or len(call[slot]) != 2:
+                raise TypeError(f"{self._who()}: {slot} must be a pair (input, target)")
+        return {slot: tuple(call[slot]) for slot in names}
+
+    def _who(self) -> str:
+        return " + ".join(dict.fromkeys(type(term).__name__ for _, term in self.terms))
+
+    def reduce(self, amount: Tensor, weight: Tensor, denominator: Tensor | float | None = None) -> Tensor:
+        """The only place that knows what `reduction` means: Σ w ℓ / Σ w, Σ w ℓ, or w ℓ as it is.
+
+        Where nothing is valid, 0 / 0, the loss is 0 and still has a graph.
+        """
+        if self.reduction == "none":
+            return amount
+        total = amount.sum()
+        if self.reduction == "sum":
+            return total
+        count = weight.sum() if denominator is None else torch.as_tensor(denominator).to(total)
+        return ratio(total, count)
+
+    def step(self) -> None:
+        """Advances the schedules of the weights; call it once an epoch."""
+        for module in self.modules():
+            if isinstance(module, Ramp):
+                module.step()
+
+    def __add__(self, other: Any) -> Loss:
+        if isinstance(other, Loss):
+            return Sum([*self.terms, *other.terms])
+        return NotImplemented
+
+    def __radd__(self, other: Any) -> Loss:
+        if isinstance(other, numbers.Real) and other == 0:
+            return self  # so that the built-in sum() works
+        return NotImplemented
+
+    def __mul__(self, factor: Any) -> Loss:
+        if isinstance(factor, numbers.Real) or isinstance(factor, Schedule):
+            return Sum([(_product(factor, weight, self), term) for weight, term in self.terms])
+        return NotImplemented
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Loss:
+        return self * -1.0
+
+    def __sub__(self, other: Any) -> Loss:
+        return self + -other if isinstance(other, Loss) else NotImplemented
+
+
+class Sum(Loss):
+    """Losses added with weights: what `dice + 0.5 * focal` makes. Terms with the same input share one pass over it.
+
+    Raises:
+        ValueError: when terms disagree on `ignore_index` or `task`, or one has reduction="none".
+    """
+
+    family = "sum"
+
+    def __init__(self, terms: list[tuple[Weight, Loss]]) -> None:
+        super().__init__()
+        self._weights = [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(term for _, term in terms)
+        ramps = {id(w.ramp): w.ramp for w in self._weights if isinstance(w, Schedule)}
+        self.ramps = nn.ModuleList(ramps.values())
+        for _, term in terms:
+            if term.reduction == "none":
+                raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
+        for setting in ("ignore_index", "task"):
+            for slot in {term.slot for _, term in terms}:
+                said = {term: getattr(term, setting) for _, term in terms if term.slot == slot and setting in term.fields}
+                if len(set(said.values())) > 1:
+                    listed = ", ".join(f"{term.name} has {value!r}" for term, value in said.items())
+                    raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
+
+    @property
+    def terms(self) -> list[tuple[Weight, Loss]]:
+        return [(weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)]
+
+    def __repr__(self) -> str:
+        text = ""
+        for weight, term in self.terms:
+            minus = isinstance(weight, float) and weight < 0
+            size = -weight if minus else weight
+            body = f"{term!r}" if size == 1 else f"{size!r} * {term!r}"
+            text += (" - " if minus else " + ") + body if text else ("-1.0 * " if minus and size == 1 else "-" * minus) + body
+        return text
+
+
+def ratio(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and a where b is 0, so that 0 / 0 is 0. The guard asks whether b is 0, not whether it is positive: NaN stays."""
+    return a / torch.where(b == 0, 1.0, b)
+
+
+def _weighed(weight: Weight, value: Tensor) -> Tensor:
+    factor = weight.value if isinstance(weight, Schedule) else weight
+    return value if factor == 1 else factor * value
+
+
+def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
+    if isinstance(a, Schedule) and isinstance(b, Schedule):
+        raise TypeError(f"{loss!r} already has a scheduled weight; a schedule times a schedule is not supported")
+    return a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b)
+
+
+def _returned(value: Tensor, inputs: tuple[Any, ...], call: dict[str, Any]) -> Tensor:
+    """In float64 if the first input is, else in float32."""
+    first = inputs[0] if inputs else next(v[0] for v in call.values() if isinstance(v, tuple | list))
+    return value.to(torch.float64 if first.dtype == torch.float64 else torch.float32)
+
+
+def _fresh(name: str, taken: dict[str, Any]) -> str:
+    """The name, or name_2, name_3 ... if it is taken."""
+    fresh, number = name, 2
+    while fresh in taken:
+        fresh, number = f"{name}_{number}", number + 1
+    return fresh
+
+
+class Dense(Loss):
+    """Losses over logits (N, C, *S)."""
+
+    ignore_index: int = -100
+    class_weight: Tensor | None = None
+    task: Task | None = None

@@ -1,0 +1,216 @@
+"""Losses by name: the catalogue, and `parse`, which reads "dice + 0.5*focal(gamma=2)"."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .loss import CATALOGUE, Loss
+from .schedule import Schedule, ramp
+from .settings import nearest
+
+ALIASES = {"bce": "ce", "iou": "jaccard"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the catalogue knows of a loss: its settings with their defaults, its (lowest, highest) value, its source."""
+
+    name: str
+    cls: type[Loss]
+    family: str
+    fields: dict[str, Any]
+    range: tuple[float, float]
+    paper: str
+    summary: str
+
+
+def catalogue() -> list[Row]:
+    """Every loss that has a name, also those that a user's own code defined.
+
+    >>> [row.name for row in catalogue() if row.family == "region"]
+    ['dice', 'jaccard', 'tversky', 'gdl']
+    """
+    return [
+        Row(name, cls, cls.family, dict(cls.fields), cls.range, cls.paper, (cls.__doc__ or name).strip().splitlines()[0])
+        for name, cls in CATALOGUE.items()
+    ]
+
+
+def parse(text: str, **shared: Any) -> Loss:
+    """The loss that a text describes.
+
+    Names or class names, calls with keyword settings (numbers, strings, lists, none, true, false), numbers, `+`, `-`,
+    `*`, parentheses, and `ramp(start=..., step=..., stop=...)` as a weight. The repr of a loss reads back.
+
+    Args:
+        text: for example "dice + 0.5*focal(gamma=2)".
+        shared: settings for every loss in the text that has them and does not set them itself.
+
+    Raises:
+        ValueError: the text cannot be read; the message points at the character.
+        TypeError: a setting or a value that a loss does not take; also a shared setting that no loss has.
+
+    >>> parse("dice + 0.5*focal(gamma=3)", ignore_index=255)
+    DiceLoss(ignore_index=255) + 0.5 * FocalLoss(gamma=3, ignore_index=255)
+    """
+    known = {setting for cls in CATALOGUE.values() for setting in cls.fields}
+    for setting in shared:
+        if setting not in known:
+            raise TypeError(f"no loss has a setting {setting!r}; {nearest(setting, known)}")
+    return _Parser(text, shared).read()
+
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<string>'[^']*'|\"[^\"]*\")"
+    r"|(?P<sign>[-+*(),=\[\]]))"
+)
+_CONSTANTS = {"none": None, "true": True, "false": False}
+Value = Loss | Schedule | float
+
+
+class _Parser:
+    """Recursive descent over `sum := product (± product)*`, `product := signed (* signed)*`, `signed := -* atom`."""
+
+    def __init__(self, text: str, shared: dict[str, Any]) -> None:
+        self.text, self.shared = text, shared
+        self.tokens: list[tuple[str, str, int]] = []
+        self.at = 0
+        end = len(text.rstrip())
+        position = 0
+        while position < end:
+            match = _TOKEN.match(text, position)
+            if match is None:
+                start = position + len(text[position:]) - len(text[position:].lstrip())
+                self._fail(start, f"unexpected {text[start]!r}")
+            kind = str(match.lastgroup)
+            self.tokens.append((kind, match[kind], match.start(kind)))
+            position = match.end()
+        self.tokens.append(("end", "", end))
+
+    def read(self) -> Loss:
+        if len(self.tokens) == 1:
+            self._fail(0, "no loss here; write for example 'dice + 0.5*focal(gamma=2)'")
+        value = self._sum()
+        kind, word, position = self.tokens[self.at]
+        if kind != "end":
+            self._fail(position, f"unexpected {word!r}")
+        if not isinstance(value, Loss):
+            self._fail(0, "this is a number, not a loss")
+        return value
+
+    def _sum(self) -> Value:
+        value = self._product()
+        while self._peek() in "+-" and self._peek():
+            _, sign, position = self._next()
+            other = self._product()
+            value = self._combine(position, sign, value, other)
+        return value
+
+    def _product(self) -> Value:
+        value = self._signed()
+        while self._peek() == "*":
+            _, sign, position = self._next()
+            value = self._combine(position, sign, value, self._signed())
+        return value
+
+    def _signed(self) -> Value:
+        if self._peek() == "-":
+            self._next()
+            return -self._signed()
+        return self._atom()
+
+    def _combine(self, position: int, sign: str, a: Any, b: Any) -> Value:
+        try:
+            result: Value = a * b if sign == "*" else a + b if sign == "+" else a - b
+        except TypeError as error:
+            known = "schedule" in str(error)
+            hint = str(error) if known else "losses are added to losses and multiplied by numbers"
+            self._fail(position, f"cannot apply {sign!r} here: {hint}")
+        return result
+
+    def _atom(self) -> Value:
+        kind, word, position = self._next()
+        if kind == "number":
+            return float(word)
+        if word == "(":
+            value = self._sum()
+            self._expect(")")
+            return value
+        if kind != "name":
+            self._fail(position, f"expected a loss or a number, got {word!r}" if word else "the text ends too early")
+        settings = self._settings() if self._peek() == "(" else {}
+        if word == "ramp":
+            try:
+                return ramp(**settings)
+            except (TypeError, ValueError):
+                self._fail(position, "write ramp(start=0.01, step=0.01, stop=1.0)")
+        classes = {cls.__name__: cls for cls in CATALOGUE.values()}
+        cls = CATALOGUE.get(ALIASES.get(word, word)) or classes.get(word)
+        if cls is None:
+            self._fail(position, f"no loss is called {word!r}; {nearest(word, {*CATALOGUE, *ALIASES})}")
+        extra = {k: v for k, v in self.shared.items() if k in cls.fields}
+        try:
+            return cls(**{**extra, **settings})
+        except TypeError as error:
+            raise TypeError(f"{error}\n{self._pointer(position)}") from None
+
+    def _settings(self) -> dict[str, Any]:
+        self._expect("(")
+        settings: dict[str, Any] = {}
+        while self._peek() != ")":
+            kind, name, position = self._next()
+            if kind != "name" or self._peek() != "=":
+                self._fail(position, "settings are written as name=value")
+            self._expect("=")
+            if name in settings:
+                self._fail(position, f"{name} is set twice")
+            settings[name] = self._constant()
+            if self._peek() != ")":
+                self._expect(",")
+        self._expect(")")
+        return settings
+
+    def _constant(self) -> Any:
+        kind, word, position = self._next()
+        if kind == "number":
+            return float(word) if re.search(r"[.eE]", word) else int(word)
+        if word == "-" and self._kind() == "number":
+            return -self._constant()
+        if kind == "string":
+            return word[1:-1]
+        if kind == "name" and word.lower() in _CONSTANTS:
+            return _CONSTANTS[word.lower()]
+        if word in ("[", "("):
+            close = {"[": "]", "(": ")"}[word]
+            items = []
+            while self._peek() != close:
+                items.append(self._constant())
+                if self._peek() != close:
+                    self._expect(",")
+            self._expect(close)
+            return items
+        self._fail(position, "a value is a number, a 'string', a [list], none, true or false")
+
+    def _kind(self) -> str:
+        return self.tokens[self.at][0]
+
+    def _peek(self) -> str:
+        return self.tokens[self.at][1] if self._kind() == "sign" else ""
+
+    def _next(self) -> tuple[str, str, int]:
+        token = self.tokens[self.at]
+        self.at = min(self.at + 1, len(self.tokens) - 1)
+        return token
+
+    def _expect(self, sign: str) -> None:
+        _, word, position = self._next()
+        if word != sign:
+            self._fail(position, f"expected {sign!r}" + (f", got {word!r}" if word else ", but the text ends"))
+
+    def _fail(self, position: int, message: str) -> NoReturn:
+        raise ValueError(f"{message}\n{self._pointer(position)}")
+
+    def _pointer(self, position: int) -> str:
+        return f"  {self.text}\n  {' ' * position}^"

@@ -1,0 +1,150 @@
+"""Inputs for the catalogue tests: small problems of every task, and settings generated from the fields of a loss.
+
+Nothing here names a loss: a loss that is added to the catalogue is tried on all of it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import torch
+from torch import Tensor
+
+import lossmith as ls
+from lossmith.loss import Dense
+from lossmith.settings import Classes
+
+ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
+SHARED = set(Dense.fields) | {"per_image", "classes", "include_background", "absent"}
+IGNORED = 255
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One call: what the loss is built with besides its own knobs, and what it is called with."""
+
+    name: str
+    task: str
+    logits: Tensor  # float64
+    target: Tensor
+    settings: dict[str, Any] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+
+
+def logits_of(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def labels_of(n_labels: int, *shape: int, seed: int = 0, ignore: bool = True) -> Tensor:
+    generator = torch.Generator().manual_seed(seed + 1)
+    labels = torch.randint(0, n_labels, shape, generator=generator)
+    hidden = torch.rand(shape, generator=generator) < 0.2
+    hidden.view(-1)[2] = True
+    return labels.masked_fill(hidden, IGNORED) if ignore else labels
+
+
+def shares_of(*shape: int, seed: int = 0) -> Tensor:
+    """Soft labels that sum to 1 over axis 1."""
+    return logits_of(*shape, seed=seed + 2).softmax(1)
+
+
+def chances_of(*shape: int, seed: int = 0) -> Tensor:
+    return logits_of(*shape, seed=seed + 3).sigmoid()
+
+
+IGNORE = {"ignore_index": IGNORED}
+SOFT = {"task": "multiclass"}
+MANY = {"task": "multilabel"}
+
+PROBLEMS = [
+    Problem("binary", "binary", logits_of(3, 1, 4, 5), labels_of(2, 3, 4, 5), IGNORE),
+    Problem("binary map", "binary", logits_of(2, 1, 3, 4), labels_of(2, 2, 1, 3, 4), IGNORE),
+    Problem("binary soft", "binary", logits_of(2, 1, 3, 4), chances_of(2, 1, 3, 4)),
+    Problem("two classes, 1-D", "multiclass", logits_of(2, 2, 9), labels_of(2, 2, 9), IGNORE),
+    Problem("five classes, 2-D", "multiclass", logits_of(3, 5, 4, 5), labels_of(5, 3, 4, 5), IGNORE),
+    Problem("three classes, 3-D", "multiclass", logits_of(2, 3, 2, 3, 4), labels_of(3, 2, 1, 2, 3, 4), IGNORE),
+    Problem("classification", "multiclass", logits_of(7, 4), labels_of(4, 7), IGNORE),
+    Problem("soft labels", "multiclass", logits_of(2, 4, 3, 4), shares_of(2, 4, 3, 4), SOFT),
+    Problem("multilabel", "multilabel", logits_of(2, 3, 3, 4), labels_of(2, 2, 3, 3, 4), IGNORE | MANY),
+    Problem("multilabel soft", "multilabel", logits_of(2, 3, 3, 4), chances_of(2, 3, 3, 4), MANY),
+    Problem("one against the rest", "multilabel", logits_of(2, 3, 3, 4), labels_of(4, 2, 3, 4), IGNORE | MANY),
+]
+
+
+def calls(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
+    """Keywords of the call that the loss takes: weights per sample and per pixel, a denominator."""
+    n, _, *space = problem.logits.shape
+    sample = torch.linspace(0.5, 2.0, n, dtype=torch.float64)
+    sample[0] = 0.0
+    pixel = chances_of(n, *space, seed=5)
+    pixel = pixel.masked_fill(pixel < 0.2, 0.0)
+    some: list[dict[str, Any]] = [{}, {"weight": sample}]
+    some += [{"weight": pixel}] if space else []
+    some += [{"denominator": 7.0}] if "denominator" in cls.takes else []
+    return some
+
+
+def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
+    """The shared settings that the loss has, one at a time."""
+    n_classes = 2 if problem.task == "binary" else problem.logits.shape[1]
+    weights = (torch.arange(n_classes, dtype=torch.float64) * 0.75 + 0.5).tolist()
+    some: list[dict[str, Any]] = [
+        {},
+        {"reduction": "sum"},
+        {"reduction": "none"},
+        {"class_weight": weights},
+        {"class_weight": weights, "reduction": "none"},
+        {"per_image": False},
+        {"per_image": False, "class_weight": weights},
+        {"include_background": False},
+    ]
+    if problem.task != "binary":
+        some.append({"classes": (1, 0)})
+    return [s for s in some if s.keys() <= cls.fields.keys()]
+
+
+def nudges(cls: type[Dense], task: str, n_classes: int) -> list[dict[str, Any]]:
+    """Each of the loss's own knobs away from its default, made from the knob's type."""
+    some = []
+    for name in cls.fields:
+        if name in SHARED - {"absent"}:
+            continue
+        some += [{name: value} for value in _others(cls.hints[name], cls.fields[name], task, n_classes)]
+    return some
+
+
+def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
+    options = get_args(hint)
+    if get_origin(hint) is Annotated:
+        low, high = options[1].low, min(options[1].high, 4.0)
+        guesses = [low, low + (high - low) * 0.2, low + (high - low) * 0.375]
+        return [v for v in guesses if v != default]
+    if get_origin(hint) is Literal:
+        return [v for v in options if v != default]
+    if hint is bool:
+        return [not default]
+    if hint is Classes:
+        return []
+    if hint is Tensor:
+        return [[0.25 + 0.5 * k for k in range(n_classes)]] if task == "multiclass" else []
+    if type(None) in options:  # optional: what one task takes another may not
+        scalar = task != "multiclass" or Tensor not in options
+        return [v for o in options if o is not type(None) for v in _others(o, default, task, n_classes) if scalar or o is Tensor]
+    raise NotImplementedError(f"no values are known for settings of type {hint}: teach this function")
+
+
+def build(row: Any, problem: Problem, **more: Any) -> Dense:
+    settings = {k: v for k, v in problem.settings.items() if k in row.cls.fields}
+    return row.cls(**{**settings, **more})
+
+
+def with_rows(argument: str = "row") -> Any:
+    import pytest
+
+    return pytest.mark.parametrize(argument, ROWS, ids=lambda row: row.name)
+
+
+def pairs(options: list[Any]) -> list[tuple[Any, Any]]:
+    return list(itertools.combinations(options, 2))

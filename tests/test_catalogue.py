@@ -1,0 +1,630 @@
+"""The properties that every loss of the catalogue has, whatever its formula. A loss added tomorrow is tested as it is.
+
+Exemptions stand in one table with their reasons; there are none for a loss that is not named there.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import lossmith as ls
+from problems import (
+    IGNORE,
+    IGNORED,
+    PROBLEMS,
+    ROWS,
+    Problem,
+    build,
+    calls,
+    labels_of,
+    logits_of,
+    nudges,
+    pairs,
+    shared_settings,
+    with_rows,
+)
+from reference import REFERENCES
+
+EXEMPT: dict[tuple[str, str], str] = {}  # (loss, property): reason
+
+by_row = with_rows()
+by_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name.replace(" ", "-"))
+hard = [p for p in PROBLEMS if not p.target.is_floating_point()]
+by_hard_problem = pytest.mark.parametrize("problem", hard, ids=lambda p: p.name.replace(" ", "-"))
+
+
+@pytest.fixture(autouse=True)
+def _exemptions(request: pytest.FixtureRequest) -> None:
+    row = getattr(request.node, "callspec", None) and request.node.callspec.params.get("row")
+    if row:
+        name = request.node.originalname.removeprefix("test_")
+        if (row.name, name) in EXEMPT:
+            pytest.skip(EXEMPT[row.name, name])
+
+
+def valued(loss: ls.Loss, logits: Tensor, target: Tensor, **call: Any) -> tuple[Tensor, Tensor]:
+    """The value and the gradient of its sum."""
+    logits = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = loss(logits, target, **call)
+    (gradient,) = torch.autograd.grad(value.sum(), logits)
+    return value.detach(), gradient
+
+
+def close(a: Tensor, b: Tensor, tolerance: float = 1e-12) -> None:
+    torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
+
+
+def problem(name: str) -> Problem:
+    return next(p for p in PROBLEMS if p.name == name)
+
+
+# ---- the value is right ---------------------------------------------------------------------------------------------
+
+
+@by_row
+@by_problem
+def test_value_is_the_reference(row, problem, engine):
+    """In float64 to 1e-10, in float32 with either engine to 2e-6, for every knob, setting and weight."""
+    n_classes = problem.logits.shape[1]
+    for more in [*shared_settings(problem, row.cls), *nudges(row.cls, problem.task, n_classes)]:
+        loss = build(row, problem, **more)
+        settings = {k: v for k, v in loss.settings().items() if k != "task"}
+        for call in calls(problem, row.cls):
+            given = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in call.items()}
+            expected = REFERENCES[row.name](
+                problem.logits.numpy(), problem.target.numpy(), task=problem.task, **settings, **given
+            )
+            expected = torch.as_tensor(np.asarray(expected), dtype=torch.float64)
+            for dtype, tolerance in [(torch.float64, 1e-10), (torch.float32, 2e-6)]:
+                value = loss(problem.logits.to(dtype), problem.target, **call)
+                assert value.dtype == dtype
+                assert value.shape == expected.shape, (more, call)
+                torch.testing.assert_close(
+                    value.double(), expected, rtol=tolerance, atol=tolerance, msg=lambda m, s=(more, call): f"{s}: {m}"
+                )
+
+
+@by_row
+@by_problem
+def test_gradcheck(row, problem):
+    for more in [{}, *nudges(row.cls, problem.task, problem.logits.shape[1])]:
+        loss = build(row, problem, **more)
+        logits = problem.logits[:2].clone().requires_grad_()
+        assert torch.autograd.gradcheck(lambda z, f=loss: f(z, problem.target[:2]), logits)
+
+
+@by_row
+@by_problem
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_fused_is_plain(row, problem, dtype):
+    """In value and gradient, for every setting and weight."""
+    logits = problem.logits.to(dtype)
+    for more in [*shared_settings(problem, row.cls), *nudges(row.cls, problem.task, problem.logits.shape[1])]:
+        loss = build(row, problem, **more)
+        for call in calls(problem, row.cls):
+            with ls.use_engine("plain"):
+                value, gradient = valued(loss, logits, problem.target, **call)
+            with ls.use_engine("auto"):
+                fused, fused_gradient = valued(loss, logits, problem.target, **call)
+            close(fused, value, 2e-6)
+            step = max(torch.finfo(dtype).eps, 2e-6)
+            torch.testing.assert_close(fused_gradient, gradient, rtol=2 * step, atol=2e-6 * float(gradient.abs().max()))
+
+
+@by_row
+def test_fused_serves_hard_targets(row):
+    """ "auto" may fall back without a word; this shows that it does not have to."""
+    with ls.use_engine("fused"):
+        for p in hard:
+            build(row, p)(p.logits.float(), p.target)
+
+
+@by_row
+@by_hard_problem
+@pytest.mark.parametrize("layout", ["channels last", "sliced", "transposed", "offset"])
+def test_layout_does_not_matter(row, problem, layout, engine):
+    logits, target = problem.logits.float(), problem.target
+    expected, expected_gradient = valued(build(row, problem), logits, target)
+    if layout == "channels last":
+        other = logits.movedim(1, -1).contiguous().movedim(-1, 1)
+    elif layout == "sliced":
+        wide = torch.full([s + 2 for s in logits.shape], torch.nan)
+        other = wide[tuple(slice(1, s + 1) for s in logits.shape)]
+        other.copy_(logits)
+    elif layout == "transposed":
+        other = logits.transpose(0, -1).contiguous().transpose(0, -1)
+    else:
+        other = torch.cat([torch.full((1,), torch.nan), logits.flatten()])[1:].reshape(logits.shape)
+    assert torch.equal(other, logits)
+    value, gradient = valued(build(row, problem), other, target)
+    close(value, expected, 1e-6)
+    close(gradient, expected_gradient, 1e-6)
+
+
+@by_row
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool], ids=str)
+def test_labels_of_any_integer_type(row, dtype, engine):
+    for shape in [(2, 1, 3, 5), (2, 2, 3, 5)]:
+        logits, labels = logits_of(*shape).float(), labels_of(2, 2, 3, 5, ignore=False)
+        close(row.cls()(logits, labels.to(dtype)), row.cls()(logits, labels), 0.0)
+
+
+# ---- symmetries: what must change nothing ---------------------------------------------------------------------------
+
+
+@by_row
+@by_hard_problem
+def test_pixel_order_does_not_matter(row, problem, engine):
+    if problem.logits.ndim < 3:
+        pytest.skip("no pixels to permute")
+    space = problem.logits.shape[2:]
+    order = torch.randperm(math.prod(space))
+
+    def permuted(x: Tensor) -> Tensor:
+        lead = x.shape[: x.ndim - len(space)]
+        return x.reshape(*lead, -1)[..., order].reshape(*lead, *space)
+
+    loss = build(row, problem)
+    value = loss(permuted(problem.logits), permuted(problem.target))
+    close(value, loss(problem.logits, problem.target), 1e-10)
+
+
+@by_row
+def test_class_names_do_not_matter(row, engine):
+    logits, labels = logits_of(2, 4, 5, 6), labels_of(4, 2, 5, 6)
+    order = torch.randperm(4)
+    place = order.argsort()
+    renamed = torch.where(labels == IGNORED, IGNORED, place[labels.clamp(max=3)])
+    loss = row.cls(**IGNORE)
+    for dtype, tolerance in [(torch.float64, 1e-10), (torch.float32, 2e-6)]:
+        z = logits.to(dtype)
+        close(loss(z[:, order], renamed), loss(z, labels), tolerance)
+
+
+@by_row
+def test_image_order_does_not_matter(row, engine):
+    logits, labels = logits_of(3, 4, 5, 6), labels_of(4, 3, 5, 6)
+    loss = row.cls(**IGNORE)
+    close(loss(logits.flip(0), labels.flip(0)), loss(logits, labels), 1e-10)
+
+
+@by_row
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_ignoring_is_deleting(row, channels, engine):
+    logits, labels = logits_of(2, channels, 4, 6), labels_of(max(channels, 2), 2, 4, 6, ignore=False)
+    hidden = labels.clone()
+    hidden[:, :, 4:] = IGNORED
+    loss = row.cls(**IGNORE)
+    value, gradient = valued(loss, logits, hidden)
+    cropped, cropped_gradient = valued(loss, logits[..., :4].contiguous(), labels[:, :, :4])
+    close(value, cropped, 1e-10)
+    close(gradient[..., :4], cropped_gradient, 1e-10)
+
+
+@by_row
+@by_hard_problem
+@pytest.mark.parametrize("filler", [math.nan, math.inf, -math.inf, 1e30])
+def test_ignored_pixels_are_inert(row, problem, filler, engine):
+    """Whatever their logits are; their gradient is exactly 0."""
+    if problem.settings.get("ignore_index") is None:
+        pytest.skip("nothing is ignored here")
+    target = problem.target
+    hidden = target == IGNORED
+    if hidden.ndim == problem.logits.ndim:
+        hidden = hidden.expand(problem.logits.shape)
+    else:
+        hidden = hidden.unsqueeze(1).expand(problem.logits.shape)
+    assert hidden.any()
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        clean = problem.logits.to(dtype)
+        value, gradient = valued(build(row, problem), clean, target)
+        dirty, dirty_gradient = valued(build(row, problem), clean.masked_fill(hidden, filler), target)
+        assert torch.equal(value, dirty)
+        assert torch.equal(gradient, dirty_gradient)
+        assert (dirty_gradient[hidden] == 0).all()
+
+
+@by_row
+@by_hard_problem
+def test_weight_0_is_ignoring(row, problem, engine):
+    """Per pixel and per sample, NaN logits included."""
+    n, _, *space = problem.logits.shape
+    loss = build(row, problem)
+    weight = torch.ones(n)
+    weight[0] = 0
+    for dtype in (torch.float64, torch.float32):
+        logits = problem.logits.to(dtype)
+        broken = logits.clone()
+        broken[0] = math.nan
+        value, gradient = valued(loss, broken, problem.target, weight=weight)
+        close(value, loss(logits[1:], problem.target[1:]), 1e-6)
+        assert (gradient[0] == 0).all()
+        if space:
+            pixel = torch.ones(n, *space)
+            pixel[0] = 0
+            value, gradient = valued(loss, broken, problem.target, weight=pixel)
+            close(value, loss(logits[1:], problem.target[1:]), 1e-6)
+            assert (gradient[0] == 0).all()
+
+
+@by_row
+@by_problem
+def test_weight_2_is_repeating_the_sample(row, problem, engine):
+    n, _, *space = problem.logits.shape
+    weight = torch.ones(n, dtype=torch.float64)
+    weight[1] = 2
+    repeated = [0, *range(1, n), 1]
+    for reduction in ("mean", "sum"):
+        loss = build(row, problem, reduction=reduction)
+        expected = loss(problem.logits[repeated], problem.target[repeated])
+        close(loss(problem.logits, problem.target, weight=weight), expected, 1e-10)
+
+
+@by_row
+def test_soft_targets_at_0_and_1_are_labels(row, engine):
+    labels = labels_of(3, 2, 4, 5, ignore=False)
+    one_hot = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
+    logits = logits_of(2, 3, 4, 5)
+    soft = row.cls(task="multiclass")
+    close(soft(logits, one_hot.double()), row.cls()(logits, labels), 1e-10)
+    close(soft(logits, one_hot), row.cls()(logits, labels), 1e-10)
+    many = row.cls(task="multilabel")
+    close(many(logits, one_hot.double()), many(logits, labels), 1e-10)
+    binary, truth = logits[:, :1], labels.clamp(max=1)
+    close(row.cls()(binary, truth.unsqueeze(1).double()), row.cls()(binary, truth), 1e-10)
+
+
+# ---- knobs ----------------------------------------------------------------------------------------------------------
+
+
+@by_row
+def test_every_knob_changes_the_value(row, engine):
+    """On a case where a class is absent, and one image is emptier than the other."""
+    logits = logits_of(2, 4, 6, 6)
+    labels = labels_of(3, 2, 6, 6)
+    base = row.cls(**IGNORE)(logits, labels)
+    changes = nudges(row.cls, "multiclass", 4)
+    binary = logits[:, :1], labels.masked_fill(labels == 2, 1)
+    knobs = {name for change in nudges(row.cls, "binary", 2) + changes for name in change}
+    own = set(row.cls.fields) - {"ignore_index", "class_weight", "task", "reduction", "per_image", "classes"}
+    assert knobs >= own - {"include_background"}, "some settings are never tried"
+    for change in changes:
+        assert row.cls(**IGNORE, **change)(logits, labels) != base, change
+    for change in nudges(row.cls, "binary", 2):
+        if change.keys() != {"absent"}:
+            assert row.cls(**IGNORE, **change)(*binary) != row.cls(**IGNORE)(*binary), change
+
+
+@by_row
+def test_no_two_knobs_can_be_exchanged(row, engine):
+    """Two numbers handed to the wrong knobs give another value."""
+    logits, labels = logits_of(2, 3, 6, 6), labels_of(3, 2, 6, 6)
+    numbers = [k for k, v in row.cls.fields.items() if isinstance(v, float) and not isinstance(v, bool)]
+    for a, b in pairs(numbers):
+        one, other = row.cls(**{a: 0.2, b: 0.9}), row.cls(**{a: 0.9, b: 0.2})
+        assert one(logits, labels.clamp(max=2)) != other(logits, labels.clamp(max=2)), (a, b)
+
+
+@by_row
+def test_shared_settings_change_the_value(row, engine):
+    logits, labels = logits_of(3, 4, 6, 6), labels_of(4, 3, 6, 6)
+    labels[0, :4] = IGNORED
+    base = row.cls(**IGNORE)(logits, labels)
+    changes: dict[str, Any] = {
+        "class_weight": [0.5, 1.0, 2.0, 3.0],
+        "reduction": "sum",
+        "per_image": not row.cls.fields.get("per_image", True),
+        "classes": [1, 2],
+        "include_background": False,
+        "task": "multilabel",
+    }
+    for name, value in changes.items():
+        if name in row.cls.fields:
+            assert row.cls(**{**IGNORE, name: value})(logits, labels) != base, name
+
+
+# ---- ranges and extremes --------------------------------------------------------------------------------------------
+
+
+def certain(labels: Tensor, channels: int, size: float, right: bool = True) -> Tensor:
+    """Logits that are sure of the labels, or sure of something else."""
+    if channels == 1:
+        return (size * (labels.double() * 2 - 1) * (1 if right else -1)).unsqueeze(1)
+    shown = labels if right else (labels + 1) % channels
+    return size * torch.nn.functional.one_hot(shown, channels).movedim(-1, 1).double()
+
+
+@by_row
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_perfect_and_worst_reach_the_range(row, channels, engine):
+    labels = labels_of(max(channels, 2), 2, 24, 24, ignore=False)
+    low, high = row.range
+    for dtype in (torch.float64, torch.float32):
+        perfect = row.cls()(certain(labels, channels, 80.0).to(dtype), labels)
+        worst = row.cls()(certain(labels, channels, 80.0, right=False).to(dtype), labels)
+        torch.testing.assert_close(float(perfect), low, rtol=0, atol=1e-6)
+        if math.isfinite(high):
+            assert high - 0.02 < worst <= high  # 1 − ε/(...) for the default smoothing
+        else:
+            assert worst > 10
+
+
+@by_row
+def test_range_holds_on_random_problems(row, engine):
+    low, high = row.range
+    for seed in range(20):
+        value = row.cls(**IGNORE)(logits_of(2, 3, 5, 5, seed=seed, scale=5.0), labels_of(3, 2, 5, 5, seed=seed))
+        assert low - 1e-12 <= value <= high + 1e-12
+
+
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+@by_row
+@by_dtype
+@pytest.mark.parametrize("channels", [1, 2, 3, 150])
+def test_degenerate_inputs_are_finite(row, dtype, channels, engine):
+    """No NaN and no infinity, in value and gradient, whatever is empty."""
+    classes = max(channels, 2)
+    labels = labels_of(classes, 2, 6, 7, ignore=False)
+    half_ignored = labels.clone()
+    half_ignored[0] = IGNORED
+    targets = {
+        "all ignored": torch.full_like(labels, IGNORED),
+        "one image ignored": half_ignored,
+        "empty": torch.zeros_like(labels),
+        "full": torch.ones_like(labels),
+        "one class": torch.full_like(labels, classes - 1),
+        "as they are": labels,
+    }
+    settings: list[dict[str, Any]] = [{}, {"per_image": False}, {"absent": "skip"}, {"smooth": 0.0}, {"gamma": 0.5}]
+    for name, target in targets.items():
+        for more in [s for s in settings if s.keys() <= row.cls.fields.keys()]:
+            for scale in (0.0, 1.0, 1e4):
+                loss = row.cls(ignore_index=IGNORED, **more)
+                logits = (logits_of(2, channels, 6, 7, scale=1.0).clamp(-1, 1) * scale).to(dtype)
+                value, gradient = valued(loss, logits, target)
+                assert value.isfinite(), (name, more, scale)
+                assert gradient.isfinite().all(), (name, more, scale)
+                assert gradient.dtype == dtype
+                if name == "all ignored":
+                    assert value == 0
+                    assert (gradient == 0).all()
+    for shape in [(0, channels, 4, 4), (2, channels, 0, 4), (0, channels), (1, channels), (1, channels, 1)]:
+        logits = torch.ones(shape, dtype=dtype)
+        target = torch.zeros(shape[0], *shape[2:], dtype=torch.long)
+        value, gradient = valued(row.cls(), logits, target)
+        assert value.isfinite()
+        assert gradient.isfinite().all()
+        assert logits.numel() or value == 0
+
+
+@by_row
+@by_dtype
+@pytest.mark.parametrize("channels", [1, 3])
+def test_large_logits_are_exact(row, dtype, channels, engine):
+    """±1e4: right or wrong beyond doubt, and the loss says by how much."""
+    labels = labels_of(max(channels, 2), 2, 5, 5, ignore=False)
+    for right in (True, False):
+        logits = certain(labels, channels, 1e4, right).to(dtype)
+        task = "binary" if channels == 1 else "multiclass"
+        expected = REFERENCES[row.name](logits.double().numpy(), labels.numpy(), task=task)
+        close(row.cls()(logits, labels), torch.tensor(expected), 2e-6)
+
+
+@by_row
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_half_precision_is_rounding(row, dtype, channels, engine):
+    """No worse than the float64 answer to the same half-precision logits, rounded."""
+    logits = logits_of(2, channels, 9, 31).to(dtype)
+    labels = labels_of(max(channels, 2), 2, 9, 31)
+    value, gradient = valued(row.cls(**IGNORE), logits, labels)
+    exact, exact_gradient = valued(row.cls(**IGNORE), logits.double(), labels)
+    close(value, exact, 1e-6)
+    assert value.dtype == torch.float32
+    assert gradient.dtype == dtype
+    rounded = exact_gradient.to(dtype)
+    spacing = torch.maximum(rounded.abs().float() * torch.finfo(dtype).eps, torch.tensor(2.0**-24))
+    assert ((gradient.float() - rounded.float()).abs() <= spacing).all()
+
+
+@by_row
+def test_float16_on_a_large_image(row, engine):
+    """Sums of many pixels pass 65504, the largest float16."""
+    logits, labels = logits_of(1, 3, 300, 300, scale=0.5).half(), labels_of(3, 1, 300, 300)
+    close(row.cls(**IGNORE)(logits, labels), row.cls(**IGNORE)(logits.double(), labels), 1e-6)
+
+
+@by_row
+@by_dtype
+def test_impossible_classes_have_no_gradient(row, dtype, engine):
+    """−inf in a class that is not the target is probability 0, not NaN."""
+    labels = labels_of(3, 2, 4, 5)
+    logits = torch.cat([logits_of(2, 3, 4, 5), torch.full((2, 2, 4, 5), -math.inf)], 1).to(dtype)
+    classes = {"classes": (0, 1, 2)} if "classes" in row.cls.fields else {}
+    value, gradient = valued(row.cls(**IGNORE, **classes), logits, labels)
+    plain_value, plain_gradient = valued(row.cls(**IGNORE), logits[:, :3], labels)
+    close(value, plain_value, 2e-6)
+    torch.testing.assert_close(gradient[:, :3], plain_gradient)
+    assert (gradient[:, 3:] == 0).all()
+    only = torch.full((1, 3, 2), -math.inf, dtype=dtype)
+    only[:, 1] = 0
+    value, gradient = valued(row.cls(), only, torch.ones(1, 2, dtype=torch.long))
+    assert value.isfinite()
+    assert (gradient == 0).all()
+
+
+@by_row
+@by_dtype
+@by_hard_problem
+def test_nan_in_a_valid_pixel_stays_visible(row, problem, dtype, engine):
+    logits = problem.logits.to(dtype)
+    shown = (problem.target != IGNORED).nonzero()[0]
+    at = shown.tolist() if problem.target.ndim == logits.ndim else [shown[0], 0, *shown[1:].tolist()]
+    if problem.target.ndim == logits.ndim and problem.target.shape[1] == 1:
+        at[1] = 0
+    logits[tuple(at)] = math.nan
+    settings = [{}, {"reduction": "none"}, {"absent": "skip"}, {"per_image": False}]
+    for more in [s for s in settings if s.keys() <= row.cls.fields.keys()]:
+        assert build(row, problem, **more)(logits, problem.target).isnan().any(), more
+    value, gradient = valued(build(row, problem), logits, problem.target)
+    assert gradient.isnan().any()
+
+
+@by_row
+def test_tiny_errors_are_seen(row, engine):
+    """Near perfection the loss is small, not 0, and so is its gradient: no digit is lost to 1 − p."""
+    labels = labels_of(3, 1, 4, 4, ignore=False)
+    logits = certain(labels, 3, 30.0)
+    more = {"gamma": 0.0} if "gamma" in row.cls.fields else {}
+    value, gradient = valued(row.cls(**more), logits.float(), labels)
+    exact, exact_gradient = valued(row.cls(**more), logits, labels)
+    assert exact > 0
+    torch.testing.assert_close(value.double(), exact, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=1e-5, atol=1e-20)
+
+
+# ---- torch ----------------------------------------------------------------------------------------------------------
+
+
+@by_row
+@by_problem
+def test_double_backward(row, problem, engine):
+    """Also from the kernels: the second derivative is that of the plain engine."""
+    logits = problem.logits[:2].float().requires_grad_()
+    loss = build(row, problem)
+
+    def curvature() -> Tensor:
+        (gradient,) = torch.autograd.grad(loss(logits, problem.target[:2]), logits, create_graph=True)
+        return torch.autograd.grad(gradient.square().sum(), logits)[0]
+
+    with ls.use_engine("plain"):
+        expected = curvature()
+    close(curvature(), expected, 1e-5)
+
+
+@by_row
+@by_problem
+def test_gradgradcheck(row, problem):
+    logits = problem.logits[:1, :, ..., :3].clone().requires_grad_()
+    target = problem.target[:1, ..., :3]
+    if problem.logits.ndim == 2:
+        logits, target = problem.logits[:2].clone().requires_grad_(), problem.target[:2]
+    assert torch.autograd.gradgradcheck(lambda z: build(row, problem)(z, target), logits)
+
+
+@by_row
+@by_problem
+def test_vmap_of_grad(row, problem):
+    """Per-sample gradients by torch.func, with the default engine."""
+    loss = build(row, problem, reduction="sum")
+
+    def one(z: Tensor, y: Tensor) -> Tensor:
+        return loss(z.unsqueeze(0), y.unsqueeze(0))
+
+    logits = problem.logits.float()
+    found = torch.func.vmap(torch.func.grad(one))(logits, problem.target)
+    expected = torch.stack([valued(loss, z[None], y[None])[1][0] for z, y in zip(logits, problem.target, strict=True)])
+    close(found, expected, 2e-6)
+
+
+@by_row
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["binary", "five classes, 2-D", "soft labels", "multilabel"])
+@pytest.mark.filterwarnings("ignore:.*functools.lru_cache.*:UserWarning")
+def test_compile_without_graph_breaks(row, name):
+    p = problem(name)
+    loss = build(row, p)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    value, gradient = valued(compiled, p.logits.float(), p.target)
+    expected, expected_gradient = valued(loss, p.logits.float(), p.target)
+    close(value, expected, 2e-6)
+    close(gradient, expected_gradient, 2e-6)
+
+
+@by_row
+@by_hard_problem
+def test_callers_tensors_stay_as_they_are(row, problem, engine):
+    logits, target = problem.logits.float().requires_grad_(), problem.target.clone()
+    weight = torch.rand(len(target))
+    before = logits.detach().clone(), target.clone(), weight.clone()
+    build(row, problem)(logits, target, weight=weight).backward()
+    for now, then in zip((logits.detach(), target, weight), before, strict=True):
+        assert torch.equal(now, then)
+
+
+@by_row
+def test_it_is_a_module(row, engine):
+    """Deepcopy, pickle, state_dict, .to(): a loss is a module without persistent state."""
+    more = {"class_weight": [1.0, 2.0, 3.0]} if "class_weight" in row.cls.fields else {}
+    loss = row.cls(**more, **IGNORE)
+    logits, labels = logits_of(2, 3, 4), labels_of(3, 2, 4)
+    for other in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), loss.to(torch.float64)):
+        close(other(logits, labels), loss(logits, labels), 0.0)
+    assert not loss.state_dict()
+
+
+# ---- names ----------------------------------------------------------------------------------------------------------
+
+
+@by_row
+@by_hard_problem
+def test_parts_add_up(row, problem, engine):
+    loss = build(row, problem) + 0.5 * build(row, problem, **(nudges(row.cls, problem.task, 2) or [{}])[0])
+    if problem.task == "multiclass" and problem.logits.shape[1] != 2:
+        loss = build(row, problem) + 0.5 * build(row, problem)
+    parts = loss.parts(problem.logits, problem.target)
+    assert list(parts) == [row.name, f"{row.name}_2"]
+    close(sum(parts.values()), loss(problem.logits, problem.target), 1e-10)
+    assert not any(part.requires_grad for part in parts.values())
+
+
+@by_row
+def test_repr_reads_back(row):
+    for more in [{}, {"ignore_index": 3}, {"reduction": "sum"}, *nudges(row.cls, "multiclass", 3)]:
+        loss = row.cls(**more)
+        again = ls.parse(repr(loss))
+        assert type(again) is type(loss)
+        assert again.settings() == loss.settings()
+        assert ls.parse(row.name).settings() == row.cls().settings()
+
+
+@by_row
+def test_it_is_documented(row):
+    """One line, the formula, the arguments, range, limits, paper, and an example that runs."""
+    text = row.cls.__doc__ or ""
+    for section in ("Range:", "Limits:", "Paper:", ">>>"):
+        assert section in text, section
+    for name in row.cls.fields:
+        if name not in SHARED_IN_BASE:
+            assert f"{name}:" in text, f"{name} is not explained"
+    assert row.paper
+    assert row.summary.endswith(".")
+    assert getattr(ls, row.cls.__name__) is row.cls
+
+
+SHARED_IN_BASE = {
+    "ignore_index", "class_weight", "task", "reduction", "per_image", "classes", "include_background", "absent"
+}  # fmt: skip
+
+
+def test_every_loss_has_a_reference():
+    assert {row.name for row in ROWS} <= REFERENCES.keys()
+
+
+def test_exemptions_are_needed():
+    names = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
+    for loss, name in EXEMPT:
+        assert loss in {row.name for row in ROWS}
+        assert name in names
