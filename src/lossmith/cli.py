@@ -1,4 +1,4 @@
-"""The `lossmith` command. What it does lives in lossmith.lab.commands; here it starts, and its errors end in one line."""
+"""The `lossmith` command: starts lossmith.lab.commands, and turns its errors into one line and an exit code."""
 
 from __future__ import annotations
 

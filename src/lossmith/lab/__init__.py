@@ -1,0 +1,17 @@
+"""The lab: find out which loss your data wants, by training with each on the same footing.
+
+    data.py      a folder of images and masks, or a built-in set by name (builtin.py)
+    train.py     one trial: one loss, one seed
+    metrics.py   what a trial is judged by; never a loss
+    compare.py   all trials, resumable; one JSON each
+    ranking.py   paired differences between losses, with intervals
+    report.py    one self-contained HTML file (figures.py, pictures.py, report.html)
+    curves.py    the value and the gradient of any loss, drawn
+    commands.py  the command line
+
+Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.
+"""
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one line that says what is wrong and how to fix it."""

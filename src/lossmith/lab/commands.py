@@ -1,0 +1,235 @@
+"""The command line: `lossmith compare`, `list`, `show`, `plot`."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import lossmith as ls
+from lossmith.lab import UserError
+
+app = typer.Typer(
+    help="Losses for segmentation, detection and imbalanced data, and an honest way to choose one.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+INTERRUPTED = 130
+_SHARED = ("ignore_index", "class_weight", "reduction", "per_image", "classes", "include_background", "absent", "task")
+
+
+@app.command()
+def compare(
+    data: Annotated[str, typer.Argument(help="A folder with images/ and masks/, or a built-in set: bacteria.")],
+    loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
+    out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of a trial.")] = 160,
+    task: Annotated[
+        Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
+    ] = "multiclass",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
+    crop: Annotated[int, typer.Option(min=32, help="Side of the random crops in pixels, a multiple of 16.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 8,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 3e-3,
+    json: Json = False,
+) -> None:
+    """Train with each loss on the same footing, and report what can be said.
+
+    Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF or NPY; integer labels, 0 is
+    background). split.csv (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded
+    quarter is taken. classes.txt names the classes, one a line.
+    """
+    from lossmith.lab import builtin, report
+    from lossmith.lab import compare as comparison
+    from lossmith.lab.data import read_folder
+    from lossmith.lab.train import Settings, resolve_device
+
+    losses = [" ".join(text.split()) for text in loss]
+    twice = next((text for text in losses if losses.count(text) > 1), None)
+    if twice is not None:
+        raise UserError(f'--loss "{twice}" is given twice')
+    if crop % 16:
+        raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
+    if not (lr > 0 and math.isfinite(lr)):
+        raise UserError(f"--lr {lr}: must be a positive number")
+    try:
+        device = resolve_device(device)
+    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    images = read_folder(builtin.find_folder(data, notes.print), data, task, ignore_index)
+    if images.source and not json:
+        notes.print(f"{data}: {images.source}", style="dim")
+    settings = Settings(data, images.fingerprint, task, steps, crop, batch, lr, ignore_index, device)
+
+    asked = [(text, seed) for text in losses for seed in range(seeds)]
+    with _progress(notes, quiet=json) as progress:
+        todo = set(asked) - {(t["loss"], t["seed"]) for t in comparison.read_trials(out)}
+        whole = progress.add_task(f"trial 0 of {len(todo)}", total=len(todo) * steps)
+        bars: dict[tuple[str, int], TaskID] = {}
+
+        def watch(text: str, seed: int, step: int | None) -> None:
+            if (text, seed) not in bars:
+                bars[text, seed] = progress.add_task(f"{text}, seed {seed}", total=steps)
+                progress.update(whole, description=f"trial {len(bars)} of {len(todo)}")
+            here = progress.tasks[progress.task_ids.index(bars[text, seed])].completed
+            progress.advance(whole, (steps if step is None else step) - here)  # one that diverged has no more to do
+            progress.update(bars[text, seed], completed=step, visible=step is not None)
+
+        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch)
+    results = report.write_report(trials, asked, images, settings, out)
+    if json:
+        typer.echo(comparison.as_json(results))
+    else:
+        _print_ranking(results)
+        typer.echo(f"report: {out / 'report.html'}")
+    if stopped:
+        done, planned = results["finished"], results["planned"]
+        notes.print(f"lossmith: stopped after {done} of {planned} trials; the same command resumes")
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command("list")
+def list_losses(json: Json = False) -> None:
+    """List every loss: name, family, range, settings."""
+    rows = ls.catalogue()
+    if json:
+        typer.echo(dumps([_row_as_json(row) for row in rows], indent=1, ensure_ascii=False))
+        return
+    table = Table("name", "family", "range", "settings and defaults", "what it is", header_style="bold", box=None)
+    for row in rows:
+        table.add_row(row.name, row.family, _range(row), _fields(row), row.summary)
+    Console(highlight=False, markup=False).print(table)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A name out of `lossmith list`.")],
+    json: Json = False,
+) -> None:
+    """Show one loss: formula, range, settings, paper."""
+    row = _find(name)
+    text = inspect.getdoc(row.cls) or row.summary
+    if json:
+        typer.echo(dumps({**_row_as_json(row), "documentation": text}, indent=1, ensure_ascii=False))
+        return
+    console = Console(highlight=False, markup=False)
+    console.print(f"{row.name} ({row.cls.__name__}, {row.family} family)", style="bold")
+    console.print(f"\n{text}\n", soft_wrap=True)
+    console.print(f"range     {_range(row)}")
+    console.print(f"paper     {row.paper or '–'}")
+    table = Table("setting", "default", header_style="bold", box=None)
+    for field, default in row.fields.items():
+        table.add_row(field, repr(default))
+    console.print(table)
+
+
+@app.command()
+def plot(
+    loss: Annotated[list[str], typer.Argument(help='Losses, as names or text: focal "dice + ce".')],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("losses.html"),
+    json: Json = False,
+) -> None:
+    """Draw the value and the gradient of losses, from all wrong to all right, into one HTML file."""
+    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+    from lossmith.lab import curves, figures
+
+    drawn = {}
+    for text in loss:
+        try:
+            drawn[text] = curves.sample(ls.parse(text))
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise UserError(f"{text}: {str(error).splitlines()[0]}") from error
+    if json:
+        typer.echo(dumps({text: asdict(curve) for text, curve in drawn.items()}, indent=1))
+        return
+    page = (
+        '<!doctype html><meta charset="utf-8"><title>lossmith plot</title><style>:root{color-scheme:light dark}'
+        "body{max-width:1100px;margin:40px auto;padding:0 20px}</style>"
+        f"<script>{get_plotlyjs()}</script>{figures.curves(drawn, figures.colours(list(drawn)))}"
+    )
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+    typer.echo(str(out))
+
+
+def _progress(console: Console, quiet: bool) -> Progress:
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("step {task.completed} of {task.total}"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+
+
+def _print_ranking(results: dict[str, Any]) -> None:
+    console = Console(highlight=False, markup=False)
+    console.print(results["headline"])
+    table = Table(box=None, header_style="bold")
+    for column in ("loss", "Dice", "difference", "95 % interval", ""):
+        table.add_column(column, justify="left" if column in ("loss", "") else "right")
+    for row in results["ranking"]:
+        dice, difference = row["mean"]["dice"], row["difference"]["dice"]
+        table.add_row(
+            row["loss"],
+            "–" if dice is None else f"{dice:.3f}",
+            f"{difference['mean']:+.3f}" if difference else "–",
+            f"{difference['low']:+.3f} to {difference['high']:+.3f}"
+            if difference and difference["low"] is not None
+            else "–",
+            row["status"] or (difference["verdict"] if difference else ""),
+        )
+    console.print(table)
+
+
+def _find(name: str) -> Any:
+    """The catalogue's row of a name or an alias."""
+    rows = {row.name: row for row in ls.catalogue()}
+    if name in rows:
+        return rows[name]
+    try:
+        meant = type(ls.parse(name))
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error).splitlines()[0]) from error
+    for row in rows.values():
+        if row.cls is meant:
+            return row
+    raise UserError(f"{name}: a sum of losses; show takes one name out of lossmith list")
+
+
+def _row_as_json(row: Any) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "class": row.cls.__name__,
+        "family": row.family,
+        "summary": row.summary,
+        "range": [end if math.isfinite(end) else None for end in row.range],
+        "paper": row.paper,
+        "fields": row.fields,
+    }
+
+
+def _range(row: Any) -> str:
+    low, high = row.range
+    return f"[{low:g}, {high:g}]" if math.isfinite(high) else f"[{low:g}, ∞)" if math.isfinite(low) else "(−∞, ∞)"
+
+
+def _fields(row: Any) -> str:
+    """A loss's own settings; those that many share would fill the screen."""
+    return ", ".join(f"{k}={v!r}" for k, v in row.fields.items() if k not in _SHARED)

@@ -1,0 +1,194 @@
+"""What a comparison leaves: results.json, and report.html, one file that needs nothing else."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
+
+from lossmith.lab import curves, figures, pictures
+from lossmith.lab.compare import as_json, parse_loss, read_predictions, write
+from lossmith.lab.data import Data, Sample
+from lossmith.lab.metrics import LOWER_IS_BETTER, METRICS
+from lossmith.lab.ranking import NO_DIFFERENCE, Ranking, Row, rank
+from lossmith.lab.train import Settings
+
+Array = np.ndarray[Any, Any]
+Predictions = dict[str, dict[str, Array]]  # by trial hash, then by image stem
+
+_MOST_EXAMPLE_SEEDS = 3
+
+
+def write_report(
+    trials: list[dict[str, Any]], asked: list[tuple[str, int]], data: Data, settings: Settings, out: Path
+) -> dict[str, Any]:
+    """Write `out`/results.json and `out`/report.html from all trials of that folder; returns what is in the former.
+
+    `asked` are the (loss, seed) of this run: those without a trial are reported as missing.
+    """
+    finished = [(t["loss"], t["seed"]) for t in trials]
+    planned = list(dict.fromkeys(asked + finished))
+    losses = list(dict.fromkeys(loss for loss, _ in planned))
+    seeds = 1 + max(seed for _, seed in planned)
+    ranking = rank(trials, losses)
+    results = {
+        "headline": ranking.headline,
+        "finished": len(finished),
+        "planned": len(planned),
+        "command": _command(losses, seeds, settings.as_json(), out),
+        "settings": settings.as_json(),
+        "classes": data.classes,
+        "images": {"train": len(data.train), "validation": len(data.validation)},
+        "foreground_share": data.foreground_share(),
+        "source": data.source,
+        "ranked_by": "dice",
+        "seeds": ranking.seeds,
+        "ranking": [asdict(row) for row in ranking.rows],
+        "trials": trials,
+    }
+    predictions = {t["hash"]: stored for t in trials if (stored := read_predictions(out, t))}
+    channels = 1 if settings.task == "binary" else len(data.classes)
+    drawn = {loss: curves.sample(parse_loss(loss, settings, len(data.classes)), channels) for loss in losses}
+    page = _render(ranking, results, data, predictions, drawn)
+    write(out / "results.json", as_json(results))
+    write(out / "report.html", page)
+    return results
+
+
+def _render(
+    ranking: Ranking, results: dict[str, Any], data: Data, predictions: Predictions, drawn: dict[str, curves.Curve]
+) -> str:
+    trials = results["trials"]
+    losses = [row.loss for row in ranking.rows]
+    colour = figures.colours(losses)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(files("lossmith.lab").joinpath("report.html").read_text(encoding="utf-8"))
+    return template.render(
+        plotly_js=get_plotlyjs(),
+        results=results,
+        settings=results["settings"],
+        ranking=ranking,
+        colour=colour,
+        rows=[_ranking_row(row, ranking) for row in ranking.rows],
+        metrics=METRICS,
+        lower_is_better=LOWER_IS_BETTER,
+        table=[_metric_row(row) for row in ranking.rows if row.seeds],
+        classes=data.classes[1:],
+        per_class=[_class_row(row, trials, data) for row in ranking.rows if row.seeds],
+        meanings={t["loss"]: t["meaning"] for t in trials},
+        trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
+        machines=_machines(trials),
+        example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
+        figures={
+            "ranking": figures.ranking(ranking, trials, colour),
+            "validation": figures.validation(trials, colour),
+            "training": figures.training(trials, colour),
+            "curves": figures.curves(drawn, colour),
+            "cost": figures.cost(trials, colour),
+        },
+        watched=next((t["validation"]["images"] for t in trials), []),
+        no_difference=NO_DIFFERENCE,
+    )
+
+
+def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path) -> str:
+    """The command line that makes the same comparison again."""
+    words = ["lossmith", "compare", settings["data"]]
+    for loss in losses:
+        words += ["--loss", loss]
+    words += ["--seeds", str(seeds)]
+    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device"):
+        words += [f"--{name.replace('_', '-')}", str(settings[name])]
+    return shlex.join([*words, "--out", str(out)])
+
+
+def _ranking_row(row: Row, ranking: Ranking) -> dict[str, Any]:
+    difference = row.difference["dice"]
+    if row.status:
+        verdict = row.status
+    elif row is ranking.reference:
+        verdict = "highest mean"
+    else:
+        verdict = "no number" if difference is None else difference.verdict
+        verdict = {"worse": "lower", "better": "higher"}.get(verdict, verdict)
+    return {"row": row, "difference": difference, "verdict": verdict, "score": row.mean["dice"]}
+
+
+def _metric_row(row: Row) -> dict[str, Any]:
+    cells = {}
+    for metric in METRICS:
+        difference = row.difference[metric]
+        mark = {"better": "▲", "worse": "▼"}.get(difference.verdict, "") if difference else ""
+        cells[metric] = {"mean": row.mean[metric], "deviation": row.deviation[metric], "mark": mark}
+    return {"loss": row.loss, "cells": cells}
+
+
+def _class_row(row: Row, trials: list[dict[str, Any]], data: Data) -> dict[str, Any]:
+    mine = [t for t in trials if t["loss"] == row.loss and t["seed"] in row.seeds and t["metrics"]]
+    cells: list[dict[str, float | None]] = []
+    for k in range(len(data.classes) - 1):
+        cell: dict[str, float | None] = {}
+        for metric in METRICS:
+            if metric == "generalised_dice":
+                continue
+            values = [t["per_class"][metric][k] for t in mine if t["per_class"][metric][k] is not None]
+            cell[metric] = float(np.mean(values)) if values else None
+        cells.append(cell)
+    return {"loss": row.loss, "cells": cells}
+
+
+def _machines(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The different machines behind the trials; more than one means that times cannot be compared."""
+    found: list[dict[str, Any]] = []
+    for trial in trials:
+        if trial["machine"] not in found:
+            found.append(trial["machine"])
+    return found
+
+
+def _example(
+    ranking: Ranking, trials: list[dict[str, Any]], data: Data, predictions: Predictions, ignore_index: int
+) -> dict[str, Any] | None:
+    """The held-back image whose Dice, averaged over all trials, is the median; every loss, up to three seeds."""
+    shown = [t for t in trials if t["hash"] in predictions]
+    if not shown:
+        return None
+    sample = _median_image(shown, data)
+    window = pictures.window_around(sample, ignore_index)
+    seeds = sorted({t["seed"] for t in shown})[:_MOST_EXAMPLE_SEEDS]
+    rows = []
+    for row in ranking.rows:
+        panels: list[dict[str, Any] | None] = []
+        for seed in seeds:
+            trial = next((t for t in shown if t["loss"] == row.loss and t["seed"] == seed), None)
+            predicted = predictions[trial["hash"]].get(sample.stem) if trial else None
+            if trial is None or predicted is None:
+                panels.append(None)
+                continue
+            panels.append(
+                {
+                    "uri": pictures.panel(sample, predicted, window, ignore_index),
+                    "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
+                    "outside": pictures.outside(sample, predicted, window, ignore_index),
+                }
+            )
+        rows.append({"loss": row.loss, "status": row.status, "panels": panels})
+    return {
+        "stem": sample.stem,
+        "overview": pictures.overview(sample, window, ignore_index),
+        "seeds": seeds,
+        "rows": rows,
+        "truth": f"rgb{pictures.TRUTH}",
+        "prediction": f"rgb{pictures.PREDICTION}",
+    }
+
+
+def _median_image(trials: list[dict[str, Any]], data: Data) -> Sample:
+    scores = [np.mean([np.mean(t["images"][s.stem]["dice"]) for t in trials]) for s in data.validation]
+    return data.validation[int(np.argsort(scores)[(len(scores) - 1) // 2])]
