@@ -90,8 +90,8 @@ class _Sums(torch.autograd.Function):
         from . import kernels as k
 
         job = _Job(problem)
-        partial = np.zeros((job.slots, job.sum_rows, job.grid.channels))
-        limits = np.full((max(job.chunks, 1), 2), [np.inf, -np.inf])
+        partial = np.zeros((job.chunks, job.sum_rows, job.grid.channels))
+        limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])
         u = torch.empty(job.u_shape if problem.want.u else 0)
         job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
 
@@ -173,12 +173,10 @@ class _Job:
         logits, weight, sample = problem.logits, problem.weight, problem.sample
         images, channels = logits.shape[:2]
         pixels = logits.shape[2:].numel()
-        self.pieces = max(1, k.LANES // pixels) if pixels else 1
         chunk = k.LANES * max(1, _CHUNK // (k.LANES * max(channels, 1)))
-        chunks_per_image = max(1, -(-pixels // chunk)) if self.pieces == 1 else 1
-        self.grid = k.Grid(images, channels, pixels, self.pieces, chunk, chunks_per_image)
-        self.slots = images * chunks_per_image
-        self.chunks = -(-self.slots // self.pieces) if logits.numel() else 0
+        chunks_per_image = max(1, -(-pixels // chunk))
+        self.grid = k.Grid(images, channels, pixels, chunk, chunks_per_image)
+        self.chunks = images * chunks_per_image
 
         self.soft = problem.task == "multiclass" and not problem.hard
         self.hard_softmax = problem.task == "multiclass" and problem.hard
@@ -193,7 +191,7 @@ class _Job:
             half = problem.target.dtype in (torch.bfloat16, torch.float16)
             target = _field(problem.target.float() if half else problem.target)
         nothing = np.empty(0, np.float32)
-        known = k.Pixels(
+        known = k.Known(
             target=target,
             weight=nothing if weight is None else weight.detach().float().contiguous().view(-1).numpy(),
             sample=nothing if sample is None else sample.detach().float().contiguous().numpy(),

@@ -1,8 +1,10 @@
 """The loops of the CPU engine. `cpu.py` calls them; nothing else does, and importing this file imports numba.
 
-Every kernel walks its share of the image in blocks of 256 pixels ("lanes"). A block is first copied to float32 scratch
-that stays in the L1 or L2 cache, whatever the dtype and layout of the tensor, and then worked on by many tiny loops.
-Tiny on purpose: LLVM turns a loop over two or three arrays into vector instructions, and silently not a large one.
+Every kernel walks its share of each image in blocks of 256 pixels, the "lanes". A block is first copied to float32
+scratch that stays in the L1 or L2 cache, whatever the dtype and layout of the tensor, and then worked on by many tiny
+loops. Tiny on purpose: LLVM turns a loop over two or three arrays into vector instructions, and silently not a large
+one. Their lengths are multiples of 64, so that no remainder is left over; the last block of an image is padded with
+pixels of weight 0.
 
     rows  (C, 256)  the block itself: first logits, then exps
     lane  (…, 256)  one number per pixel; the constants below name its rows
@@ -23,21 +25,23 @@ from numba import njit, types
 from numba.extending import overload
 
 LANES = 256
+GROUP = 64
 SQRT_HALF = 0x3F3504F3  # its float32 bits
 FEW = 16  # up to this many classes, comparing each with the label is faster than jumping to the label's row
 
 # Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
-FAST: dict[str, Any] = {"fastmath": {"contract", "reassoc", "arcp", "nsz"}, "error_model": "numpy"}
-EXACT: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy"}  # where the order of the roundings matters
-KERNEL: dict[str, Any] = FAST | {"nogil": True, "cache": True}
+_INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
+EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
+KERNEL: dict[str, Any] = {"error_model": "numpy", "fastmath": FAST["fastmath"], "nogil": True, "cache": True}
 
 # Rows of `partial` and of the upstream gradients: the sums of `Stats`. Under a sigmoid a curve takes two: yes and no.
 N, T, TT, FP, FN, FP2, FN2, SPREAD, SPREAD_NO, CURVES = range(10)
 
 # Rows of `lane`. Softmax: "own" is the pixel's label, or the likeliest class if the target is soft.
-WEIGHT, LABEL, PEAK, OWN, REST, SCALE, HIT, MISS, U, VALUE, INNER, PULL, PUSH, OWN_PUSH = range(14)
+WEIGHT, LABEL, PEAK, OWN, REST, SCALE, HIT, MISS, U, LOG_SUM, VALUE, INNER, PULL, PUSH, OWN_PUSH = range(15)
 # Sigmoid, and one class of a soft target: the events "yes" and "no", their surprise and their share of the weight.
-LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = range(14, 26)
+LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = range(15, 27)
 
 
 class Field(NamedTuple):
@@ -50,18 +54,15 @@ class Field(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """How the work is cut. A block never shares an image with another block's half: it is part of one, or several."""
-
     images: int
     channels: int
     pixels: int
-    pieces: int  # images per block: 1 unless they are smaller than a block
-    chunk: int  # pixels of an image per chunk
+    chunk: int  # pixels per chunk, a multiple of LANES; a chunk is part of one image
     chunks_per_image: int
 
 
-class Pixels(NamedTuple):
-    """What is known of a pixel besides its logits. The arrays are empty where there is nothing to say."""
+class Known(NamedTuple):
+    """What is known of the pixels besides their logits. An array is empty where there is nothing to say."""
 
     target: Field
     weight: Any  # (images × pixels,)
@@ -76,25 +77,24 @@ class Ask(NamedTuple):
     gammas: Any
 
 
-class Place(NamedTuple):
-    """Where a block lies: `pieces` images, `length` pixels of each from `begin`; `slot` is the first's partial sum."""
+class Block(NamedTuple):
+    """`count` pixels of an image from `begin`, padded to 64 · `groups` lanes."""
 
-    slot: int
     image: int
-    pieces: int
     begin: int
-    length: int
+    count: int
+    groups: int
 
 
 # ---------------------------------------------------------------------------------------------------- arithmetic
 
 
-@njit
+@njit(**EXACT)
 def bits_of(x):  # type: ignore[no-untyped-def]
     return np.int64(np.float32(x).view(np.int32))
 
 
-@njit
+@njit(**EXACT)
 def float_of(bits):  # type: ignore[no-untyped-def]
     return np.int32(bits).view(np.float32)
 
@@ -198,560 +198,539 @@ def _to_float16(value, flat):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def total(x):  # type: ignore[no-untyped-def]
+def total(x, groups):  # type: ignore[no-untyped-def]
     s = np.float32(0.0)
-    for i in range(len(x)):
+    for i in range(GROUP * groups):
         s += x[i]
     return s
 
 
 @njit(**FAST)
-def dot(x, y):  # type: ignore[no-untyped-def]
+def dot(x, y, groups):  # type: ignore[no-untyped-def]
     s = np.float32(0.0)
-    for i in range(len(x)):
+    for i in range(GROUP * groups):
         s += x[i] * y[i]
     return s
 
 
 @njit(**FAST)
-def dot3(x, y, z):  # type: ignore[no-untyped-def]
+def dot_square(w, x, groups):  # type: ignore[no-untyped-def]
     s = np.float32(0.0)
-    for i in range(len(x)):
-        s += x[i] * y[i] * z[i]
+    for i in range(GROUP * groups):
+        s += w[i] * x[i] * x[i]
     return s
 
 
 @njit(**FAST)
-def dot_where(w, x):  # type: ignore[no-untyped-def]
+def dot_where(w, x, groups):  # type: ignore[no-untyped-def]
     """Σ w x in which 0 · ∞ is 0."""
     s = np.float32(0.0)
-    for i in range(len(w)):
+    for i in range(GROUP * groups):
         s += w[i] * x[i] if w[i] != 0 else np.float32(0.0)
     return s
 
 
 @njit(**FAST)
-def curve(gamma, u, o, out):  # type: ignore[no-untyped-def]
+def curve(gamma, u, o, out, groups):  # type: ignore[no-untyped-def]
     """f(u) = o^gamma · u, where o = 1 − p."""
     if gamma == 0:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             out[i] = u[i]
     elif gamma == 1:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             out[i] = o[i] * u[i]
     elif gamma == 2:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             out[i] = o[i] * o[i] * u[i]
     else:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             base = np.float32(1e-30) if o[i] < np.float32(1e-30) else o[i]
             out[i] = exp(gamma * log(base)) * u[i]
 
 
 @njit(**FAST)
-def curve_slope(gamma, u, o, p, out):  # type: ignore[no-untyped-def]
+def curve_slope(gamma, u, o, p, out, groups):  # type: ignore[no-untyped-def]
     """f'(u) = o^(gamma−1) (o + gamma p u). At u = ∞, p u is 0: hence the bound on u."""
     if gamma == 0:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             out[i] = np.float32(1.0)
         return
-    for i in range(LANES):
+    for i in range(GROUP * groups):
         bounded = np.float32(1e30) if u[i] > np.float32(1e30) else u[i]
         out[i] = o[i] + gamma * p[i] * bounded
     if gamma == 2:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             out[i] *= o[i]
     elif gamma != 1:
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             base = np.float32(1e-30) if o[i] < np.float32(1e-30) else o[i]
             out[i] *= exp((gamma - np.float32(1.0)) * log(base))
 
 
-# ------------------------------------------------------------------------------------------------ in and out
+# ---------------------------------------------------------------------------------------------------- in and out
 
 
-@njit
-def place(grid, chunk):  # type: ignore[no-untyped-def]
-    """The first image of a chunk, how many images it holds, and its pixels of each."""
-    if grid.pieces > 1:
-        image = chunk * grid.pieces
-        return image, image, min(grid.pieces, grid.images - image), 0, grid.pixels
+@njit(**EXACT)
+def share_of(grid, chunk):  # type: ignore[no-untyped-def]
+    """Image, first pixel and end of a chunk."""
     image = chunk // grid.chunks_per_image
     start = (chunk % grid.chunks_per_image) * grid.chunk
-    return chunk, image, 1, start, min(start + grid.chunk, grid.pixels)
+    return image, start, min(start + grid.chunk, grid.pixels)
+
+
+@njit(**EXACT)
+def block_of(image, begin, end):  # type: ignore[no-untyped-def]
+    count = min(LANES, end - begin)
+    return Block(image, begin, count, (count + GROUP - 1) // GROUP)
 
 
 @njit(**FAST)
-def load(field, at, channel, out):  # type: ignore[no-untyped-def]
-    """One channel of a block, as float32."""
-    for j in range(at.pieces):
-        first = (at.image + j) * field.image + channel * field.channel + at.begin * field.pixel
-        target = out[j * at.length : (j + 1) * at.length]
-        if field.pixel == 1:
-            source = field.flat[first : first + at.length]
-            for i in range(at.length):
-                target[i] = widen(source[i])
-        else:
-            for i in range(at.length):
-                target[i] = widen(field.flat[first + i * field.pixel])
+def load(field, block, channel, out):  # type: ignore[no-untyped-def]
+    """One channel of a block of logits, as float32, padded with zeros."""
+    first = block.image * field.image + channel * field.channel + block.begin * field.pixel
+    if field.pixel == 1:
+        for i in range(block.count):
+            out[i] = widen(field.flat[first + i])
+    else:
+        for i in range(block.count):
+            out[i] = widen(field.flat[first + i * field.pixel])
+    for i in range(block.count, GROUP * block.groups):
+        out[i] = np.float32(0.0)
 
 
 @njit(**FAST)
-def store(field, at, channel, values):  # type: ignore[no-untyped-def]
-    for j in range(at.pieces):
-        first = (at.image + j) * field.image + channel * field.channel + at.begin * field.pixel
-        source = values[j * at.length : (j + 1) * at.length]
-        if field.pixel == 1:
-            target = field.flat[first : first + at.length]
-            for i in range(at.length):
-                target[i] = narrow(source[i], field.flat)
-        else:
-            for i in range(at.length):
-                field.flat[first + i * field.pixel] = narrow(source[i], field.flat)
+def store(field, block, channel, values):  # type: ignore[no-untyped-def]
+    first = block.image * field.image + channel * field.channel + block.begin * field.pixel
+    if field.pixel == 1:
+        for i in range(block.count):
+            field.flat[first + i] = narrow(values[i], field.flat)
+    else:
+        for i in range(block.count):
+            field.flat[first + i * field.pixel] = narrow(values[i], field.flat)
 
 
 @njit(**FAST)
-def load_weights(pixels, grid, at, weight):  # type: ignore[no-untyped-def]
-    """The weight of each pixel of the block: 1 by default, 0 throughout an ignored image."""
-    for j in range(at.pieces):
-        target = weight[j * at.length : (j + 1) * at.length]
-        if len(pixels.sample) > 0 and pixels.sample[at.image + j] == 0:
-            for i in range(at.length):
-                target[i] = np.float32(0.0)
-        elif len(pixels.weight) > 0:
-            first = (at.image + j) * grid.pixels + at.begin
-            source = pixels.weight[first : first + at.length]
-            for i in range(at.length):
-                target[i] = source[i]
-        else:
-            for i in range(at.length):
-                target[i] = np.float32(1.0)
+def load_target(target, block, channel, out):  # type: ignore[no-untyped-def]
+    """One channel of a target, or the labels themselves, as float32."""
+    first = block.image * target.image + channel * target.channel + block.begin * target.pixel
+    if target.pixel == 1:
+        for i in range(block.count):
+            out[i] = np.float32(target.flat[first + i])
+    else:
+        for i in range(block.count):
+            out[i] = np.float32(target.flat[first + i * target.pixel])
+    for i in range(block.count, GROUP * block.groups):
+        out[i] = np.float32(0.0)
 
 
 @njit(**FAST)
-def load_labels(pixels, grid, at, weight, label, limits):  # type: ignore[no-untyped-def]
-    """Hard labels, in 0 … C−1; an ignored pixel gets weight 0 and label 0. Returns the number of ignored pixels.
+def load_weights(known, grid, block, weight):  # type: ignore[no-untyped-def]
+    """The weight of each pixel: 1 by default, 0 throughout an ignored image and in the padding."""
+    if len(known.sample) > 0 and known.sample[block.image] == 0:
+        for i in range(block.count):
+            weight[i] = np.float32(0.0)
+    elif len(known.weight) > 0:
+        first = block.image * grid.pixels + block.begin
+        for i in range(block.count):
+            weight[i] = known.weight[first + i]
+    else:
+        for i in range(block.count):
+            weight[i] = np.float32(1.0)
+    for i in range(block.count, GROUP * block.groups):
+        weight[i] = np.float32(0.0)
+
+
+@njit(**FAST)
+def load_labels(known, grid, block, weight, label, limits):  # type: ignore[no-untyped-def]
+    """Hard labels, as float32 in 0 … C−1; an ignored pixel gets weight 0 and label 0. Whether there are any such.
 
     A label out of range is ignored too: the caller raises when it sees `limits`.
     """
-    inert = 0
-    for j in range(at.pieces):
-        first = (at.image + j) * pixels.target.image + at.begin
-        source = pixels.target.flat[first : first + at.length]
-        w = weight[j * at.length : (j + 1) * at.length]
-        out = label[j * at.length : (j + 1) * at.length]
-        low, high = np.int64(2**62), np.int64(-(2**62))
-        for i in range(at.length):
-            y = np.int64(source[i])
-            valid = y != pixels.ignore and w[i] != 0
-            low = min(low, y if valid else low)
-            high = max(high, y if valid else high)
-            w[i] = w[i] if valid else np.float32(0.0)
-            out[i] = np.float32(y)
-        if low < 0 or high >= grid.channels:
-            for i in range(at.length):
-                w[i] = w[i] if 0 <= out[i] < grid.channels else np.float32(0.0)
-        for i in range(at.length):
-            out[i] = out[i] if w[i] != 0 else np.float32(0.0)
-            inert += w[i] == 0
-        if low <= high:
-            limits[0] = min(limits[0], np.float64(low))
-            limits[1] = max(limits[1], np.float64(high))
-    return inert
+    first = block.image * known.target.image + block.begin
+    low, high = np.int64(2**62), np.int64(-(2**62))
+    for i in range(block.count):
+        y = np.int64(known.target.flat[first + i])
+        valid = y != known.ignore and weight[i] != 0
+        low = min(low, y if valid else low)
+        high = max(high, y if valid else high)
+        weight[i] = weight[i] if valid else np.float32(0.0)
+        label[i] = np.float32(y)
+    if low <= high:
+        limits[0] = min(limits[0], np.float64(low))
+        limits[1] = max(limits[1], np.float64(high))
+    if low < 0 or high >= grid.channels:
+        for i in range(block.count):
+            weight[i] = weight[i] if 0 <= label[i] < grid.channels else np.float32(0.0)
+    for i in range(block.count, GROUP * block.groups):
+        label[i] = np.float32(0.0)
+    ignored = clear_ignored(weight, label, block.groups) > GROUP * block.groups - block.count
+    return ignored
 
 
 @njit(**FAST)
-def load_target(pixels, at, channel, out):  # type: ignore[no-untyped-def]
-    """One channel of a target with values of its own, or the labels themselves, as float32."""
-    target = pixels.target
-    for j in range(at.pieces):
-        first = (at.image + j) * target.image + channel * target.channel + at.begin * target.pixel
-        part = out[j * at.length : (j + 1) * at.length]
-        if target.pixel == 1:
-            source = target.flat[first : first + at.length]
-            for i in range(at.length):
-                part[i] = np.float32(source[i])
-        else:
-            for i in range(at.length):
-                part[i] = np.float32(target.flat[first + i * target.pixel])
-
-
-@njit(**FAST)
-def drop_ignored(ignore, count, value, weight):  # type: ignore[no-untyped-def]
-    """Weight 0 where the target says "ignore". Returns the number of ignored pixels."""
+def drop_ignored(ignore, value, weight, groups):  # type: ignore[no-untyped-def]
+    """Weight 0 where the target says "ignore"."""
     ignored = np.float32(ignore)
-    inert = 0
-    for i in range(count):
+    for i in range(GROUP * groups):
         weight[i] = weight[i] if value[i] != ignored else np.float32(0.0)
-    for i in range(count):
-        inert += weight[i] == 0
-    return inert
 
 
 @njit(**FAST)
-def clear_ignored(weight, values):  # type: ignore[no-untyped-def]
-    for i in range(LANES):
+def clear_ignored(weight, values, groups):  # type: ignore[no-untyped-def]
+    """Zeros where the weight is 0. Returns how many."""
+    ignored = 0
+    for i in range(GROUP * groups):
         values[i] = values[i] if weight[i] != 0 else np.float32(0.0)
+        ignored += weight[i] == 0
+    return ignored
 
 
 @njit(**FAST)
-def widen_limits(count, weight, value, limits):  # type: ignore[no-untyped-def]
+def widen_limits(weight, value, limits, groups):  # type: ignore[no-untyped-def]
     """The smallest and largest valid target so far."""
     low, high = np.float32(np.inf), np.float32(-np.inf)
-    for i in range(count):
+    for i in range(GROUP * groups):
         low = min(low, value[i] if weight[i] != 0 else low)
         high = max(high, value[i] if weight[i] != 0 else high)
     limits[0] = min(limits[0], np.float64(low))
     limits[1] = max(limits[1], np.float64(high))
 
 
+@njit(**FAST)
+def load_rows(logits, block, rows, lane, ignored):  # type: ignore[no-untyped-def]
+    """The block's logits and, in PEAK, the largest of each pixel."""
+    lanes = GROUP * block.groups
+    for i in range(lanes):
+        lane[PEAK, i] = np.float32(-np.inf)
+    for c in range(len(rows)):
+        load(logits, block, c, rows[c])
+        if ignored:
+            clear_ignored(lane[WEIGHT], rows[c], block.groups)
+        for i in range(lanes):
+            lane[PEAK, i] = rows[c, i] if rows[c, i] > lane[PEAK, i] else lane[PEAK, i]
+
+
 # ---------------------------------------------------------------------------------------------------- softmax
 
 
 @njit(**FAST)
-def load_rows(logits, grid, at, rows, lane, inert):  # type: ignore[no-untyped-def]
-    """The block's logits and, in PEAK, the largest of each pixel."""
-    for i in range(LANES):
-        lane[PEAK, i] = np.float32(-np.inf)
-    for c in range(grid.channels):
-        load(logits, at, c, rows[c])
-        if inert > 0:
-            clear_ignored(lane[WEIGHT], rows[c])
-        for i in range(LANES):
-            lane[PEAK, i] = rows[c, i] if rows[c, i] > lane[PEAK, i] else lane[PEAK, i]
-
-
-@njit(**FAST)
-def exponentiate(rows, lane, count):  # type: ignore[no-untyped-def]
+def exponentiate(rows, lane, groups):  # type: ignore[no-untyped-def]
     """Logits to exps. The label's own logit moves from its row to OWN, so that REST is the sum over the other classes.
 
     Then 1 − p of the label is REST · SCALE: nothing is subtracted, nothing cancels.
     """
-    channels = len(rows)
-    if channels <= FEW:
-        for c in range(channels):
+    lanes = GROUP * groups
+    if len(rows) <= FEW:
+        for c in range(len(rows)):
             mine = np.float32(c)
-            for i in range(LANES):
+            for i in range(lanes):
                 lane[OWN, i] = rows[c, i] if lane[LABEL, i] == mine else lane[OWN, i]
-            for i in range(LANES):
+            for i in range(lanes):
                 rows[c, i] = np.float32(-np.inf) if lane[LABEL, i] == mine else rows[c, i]
     else:
-        for i in range(count):
+        for i in range(lanes):
             c = int(lane[LABEL, i])
             lane[OWN, i] = rows[c, i]
             rows[c, i] = np.float32(-np.inf)
-    for i in range(LANES):
+    for i in range(lanes):
         lane[REST, i] = np.float32(0.0)
-    for c in range(channels):
-        for i in range(LANES):
+    for c in range(len(rows)):
+        for i in range(lanes):
             e = exp(rows[c, i] - lane[PEAK, i])
             rows[c, i] = e
             lane[REST, i] += e
 
 
 @njit(**EXACT)
-def finish_pixels(lane):  # type: ignore[no-untyped-def]
-    """p and 1 − p of the label, and u = log(sum of exps) + (peak − logit).
+def finish_pixels(lane, groups):  # type: ignore[no-untyped-def]
+    """p and 1 − p of the label, and what `surprise` needs: the sum of exps less 1, and the logit less the peak.
 
-    The first part is log1p(rest + (own − 1)). Where the label is the peak, own is 1 and this is log1p(rest), exact
-    however small the rest is; elsewhere the rest is at least 1. The brackets matter.
+    The first is rest + (own − 1). Where the label is the peak, own is 1 and this is the rest, exact however small;
+    elsewhere the rest is at least 1. The brackets matter.
     """
-    for i in range(LANES):
+    for i in range(GROUP * groups):
         below = lane[OWN, i] - lane[PEAK, i]
         own = exp(below)
         scale = np.float32(1.0) / (lane[REST, i] + own)
         lane[SCALE, i] = scale
         lane[HIT, i] = own * scale
         lane[MISS, i] = lane[REST, i] * scale
-        lane[VALUE, i] = lane[REST, i] + (own - np.float32(1.0))
+        lane[LOG_SUM, i] = lane[REST, i] + (own - np.float32(1.0))
         lane[OWN, i] = below
 
 
 @njit(**EXACT)
-def surprise(lane):  # type: ignore[no-untyped-def]
-    """u, from what `finish_pixels` left in VALUE and OWN; the sum of exps' logarithm stays in VALUE."""
-    for i in range(LANES):
-        lane[VALUE, i] = log1p(lane[VALUE, i])
-    for i in range(LANES):
-        lane[U, i] = lane[VALUE, i] - lane[OWN, i]
+def surprise(lane, groups):  # type: ignore[no-untyped-def]
+    """u = log(sum of exps) + (peak − logit), exact at both ends."""
+    for i in range(GROUP * groups):
+        lane[LOG_SUM, i] = log1p(lane[LOG_SUM, i])
+    for i in range(GROUP * groups):
+        lane[U, i] = lane[LOG_SUM, i] - lane[OWN, i]
 
 
 @njit(**FAST)
-def add_by_label(values, label, at, channels, partial, row):  # type: ignore[no-untyped-def]
-    for j in range(at.pieces):
-        v = values[j * at.length : (j + 1) * at.length]
-        y = label[j * at.length : (j + 1) * at.length]
-        out = partial[at.slot + j, row]
-        if channels <= FEW:
-            for c in range(channels):
-                mine = np.float32(c)
-                s = np.float32(0.0)
-                for i in range(at.length):
-                    s += v[i] if y[i] == mine else np.float32(0.0)
-                out[c] += s
-        else:
-            for i in range(at.length):
-                out[int(y[i])] += v[i]
+def add_by_label(values, label, groups, out):  # type: ignore[no-untyped-def]
+    """out[label] += value"""
+    if len(out) <= FEW:
+        for c in range(len(out)):
+            mine, s = np.float32(c), np.float32(0.0)
+            for i in range(GROUP * groups):
+                s += values[i] if label[i] == mine else np.float32(0.0)
+            out[c] += s
+    else:
+        for i in range(GROUP * groups):
+            out[int(label[i])] += values[i]
 
 
 @njit(**FAST)
-def pick_by_label(table, label, at, row, out):  # type: ignore[no-untyped-def]
-    """out = table[image, row, label]"""
-    channels = table.shape[2]
-    for j in range(at.pieces):
-        values = table[at.image + j, row]
-        y = label[j * at.length : (j + 1) * at.length]
-        part = out[j * at.length : (j + 1) * at.length]
-        if channels <= FEW:
-            for c in range(channels):
-                mine, value = np.float32(c), values[c]
-                for i in range(at.length):
-                    part[i] = value if y[i] == mine else part[i]
-        else:
-            for i in range(at.length):
-                part[i] = values[int(y[i])]
-
-
-@njit(**KERNEL)
-def softmax_sums(start, stop, grid, logits, pixels, ask, partial, limits, u):  # type: ignore[no-untyped-def]
-    channels = grid.channels
-    rows = np.empty((channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
-    for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            count = at.pieces * at.length
-            load_weights(pixels, grid, at, lane[WEIGHT])
-            inert = load_labels(pixels, grid, at, lane[WEIGHT], lane[LABEL], limits[chunk])
-            load_rows(logits, grid, at, rows, lane, inert)
-            if ask.spread:
-                for c in range(channels):
-                    for i in range(LANES):
-                        lane[VALUE, i] = lane[PEAK, i] - rows[c, i]
-                    add_products(lane[WEIGHT], lane[VALUE], at, partial, SPREAD, c)
-            exponentiate(rows, lane, count)
-            finish_pixels(lane)
-            if ask.spread or len(ask.gammas) > 0 or len(u) > 0:
-                surprise(lane)
-            if ask.spread:
-                for c in range(channels):
-                    add_products(lane[WEIGHT], lane[VALUE], at, partial, SPREAD, c)
-            if len(u) > 0:
-                for j in range(pieces):
-                    there = (image + j) * grid.pixels + begin
-                    for i in range(at.length):
-                        here = j * at.length + i
-                        u[there + i] = lane[U, here] if lane[WEIGHT, here] != 0 else np.float32(0.0)
-            add_by_label(lane[WEIGHT], lane[LABEL], at, channels, partial, T)
-            for k in range(len(ask.gammas)):
-                curve(ask.gammas[k], lane[U], lane[MISS], lane[VALUE])
-                for i in range(LANES):
-                    lane[VALUE, i] *= lane[WEIGHT, i]
-                add_by_label(lane[VALUE], lane[LABEL], at, channels, partial, CURVES + k)
-            if ask.errors:
-                for i in range(LANES):
-                    lane[VALUE, i] = lane[WEIGHT, i] * lane[MISS, i]
-                add_by_label(lane[VALUE], lane[LABEL], at, channels, partial, FN)
-                for i in range(LANES):
-                    lane[VALUE, i] = lane[WEIGHT, i] * lane[SCALE, i]
-                for c in range(channels):
-                    add_products(rows[c], lane[VALUE], at, partial, FP, c)
-            if ask.squares:
-                for i in range(LANES):
-                    lane[VALUE, i] = lane[WEIGHT, i] * lane[MISS, i] * lane[MISS, i]
-                add_by_label(lane[VALUE], lane[LABEL], at, channels, partial, FN2)
-                for i in range(LANES):
-                    lane[VALUE, i] = lane[WEIGHT, i] * lane[SCALE, i] * lane[SCALE, i]
-                for c in range(channels):
-                    for i in range(LANES):
-                        lane[INNER, i] = rows[c, i] * rows[c, i]
-                    add_products(lane[INNER], lane[VALUE], at, partial, FP2, c)
+def pick_by_label(table, label, groups, out):  # type: ignore[no-untyped-def]
+    """out = table[label]"""
+    if len(table) <= FEW:
+        for c in range(len(table)):
+            mine, value = np.float32(c), table[c]
+            for i in range(GROUP * groups):
+                out[i] = value if label[i] == mine else out[i]
+    else:
+        for i in range(GROUP * groups):
+            out[i] = table[int(label[i])]
 
 
 @njit(**FAST)
-def add_products(x, y, at, partial, row, channel):  # type: ignore[no-untyped-def]
-    for j in range(at.pieces):
-        a, b = j * at.length, (j + 1) * at.length
-        partial[at.slot + j, row, channel] += dot(x[a:b], y[a:b])
-
-
-@njit(**KERNEL)
-def softmax_gradient(start, stop, grid, logits, pixels, ask, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
-    channels = grid.channels
-    rows = np.empty((channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
-    limits = np.empty(2)
-    for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            count = at.pieces * at.length
-            load_weights(pixels, grid, at, lane[WEIGHT])
-            inert = load_labels(pixels, grid, at, lane[WEIGHT], lane[LABEL], limits)
-            load_rows(logits, grid, at, rows, lane, inert)
-            exponentiate(rows, lane, count)
-            finish_pixels(lane)
-            pixel_pull(ask, at, grid, upstream, upstream_u, lane)
-            region_push(ask, at, upstream, rows, lane)
-            for i in range(LANES):
-                lane[VALUE, i] = lane[WEIGHT, i] * lane[SCALE, i]
-            for c in range(channels):
-                for j in range(pieces):
-                    a, b = j * at.length, (j + 1) * at.length
-                    row, slope, push = rows[c, a:b], lane[VALUE, a:b], lane[PUSH, a:b]
-                    g = upstream[image + j, FP, c]
-                    if ask.squares:
-                        g2 = np.float32(2.0) * upstream[image + j, FP2, c]
-                        scale = lane[SCALE, a:b]
-                        for i in range(len(row)):
-                            slope_here = slope[i] * (g + g2 * row[i] * scale[i])
-                            row[i] = row[i] * (slope_here + push[i])
-                    else:
-                        for i in range(len(row)):
-                            row[i] = row[i] * (slope[i] * g + push[i])
-                mine = np.float32(c)
-                for i in range(LANES):
-                    rows[c, i] = lane[OWN_PUSH, i] if lane[LABEL, i] == mine else rows[c, i]
-                if ask.spread:
-                    for j in range(pieces):
-                        a, b = j * at.length, (j + 1) * at.length
-                        row, w, g = rows[c, a:b], lane[WEIGHT, a:b], upstream[image + j, SPREAD, c]
-                        for i in range(len(row)):
-                            row[i] -= w[i] * g
-                store(out, at, c, rows[c])
+def multiply(x, y, out, groups):  # type: ignore[no-untyped-def]
+    for i in range(GROUP * groups):
+        out[i] = x[i] * y[i]
 
 
 @njit(**FAST)
-def pixel_pull(ask, at, grid, upstream, upstream_u, lane):  # type: ignore[no-untyped-def]
-    """PULL = weight · ∂/∂u of everything that is a function of the label's u."""
-    for i in range(LANES):
-        lane[PULL, i] = np.float32(0.0)
-    if len(ask.gammas) > 0:
-        surprise(lane)
+def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
+    """The sums of one block, into out (row, class)."""
+    add_by_label(lane[WEIGHT], lane[LABEL], groups, out[T])
     for k in range(len(ask.gammas)):
-        curve_slope(ask.gammas[k], lane[U], lane[MISS], lane[HIT], lane[VALUE])
-        pick_by_label(upstream, lane[LABEL], at, CURVES + k, lane[INNER])
-        for i in range(LANES):
-            lane[PULL, i] += lane[WEIGHT, i] * lane[INNER, i] * lane[VALUE, i]
-    if len(upstream_u) > 0:
-        for j in range(at.pieces):
-            there = (at.image + j) * grid.pixels + at.begin
-            for i in range(at.length):
-                here = j * at.length + i
-                lane[PULL, here] += upstream_u[there + i] if lane[WEIGHT, here] != 0 else np.float32(0.0)
+        curve(ask.gammas[k], lane[U], lane[MISS], lane[VALUE], groups)
+        multiply(lane[VALUE], lane[WEIGHT], lane[VALUE], groups)
+        add_by_label(lane[VALUE], lane[LABEL], groups, out[CURVES + k])
+    multiply(lane[WEIGHT], lane[MISS], lane[VALUE], groups)
+    multiply(lane[WEIGHT], lane[SCALE], lane[PUSH], groups)
+    if ask.errors:
+        add_by_label(lane[VALUE], lane[LABEL], groups, out[FN])
+        for c in range(len(rows)):
+            out[FP, c] += dot(rows[c], lane[PUSH], groups)
+    if ask.squares:
+        multiply(lane[VALUE], lane[MISS], lane[VALUE], groups)
+        multiply(lane[PUSH], lane[SCALE], lane[PUSH], groups)
+        add_by_label(lane[VALUE], lane[LABEL], groups, out[FN2])
+        for c in range(len(rows)):
+            out[FP2, c] += dot_square(lane[PUSH], rows[c], groups)
+
+
+@njit(**KERNEL)
+def softmax_sums(start, stop, grid, logits, known, ask, partial, limits, u):  # type: ignore[no-untyped-def]
+    rows = np.empty((grid.channels, LANES), np.float32)
+    lane = np.empty((LANE_ROWS, LANES), np.float32)
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        out = partial[chunk]
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            groups = block.groups
+            load_weights(known, grid, block, lane[WEIGHT])
+            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits[chunk])
+            load_rows(logits, block, rows, lane, ignored)
+            if ask.spread:
+                for c in range(grid.channels):
+                    for i in range(GROUP * groups):
+                        lane[VALUE, i] = lane[PEAK, i] - rows[c, i]
+                    out[SPREAD, c] += dot(lane[WEIGHT], lane[VALUE], groups)
+            exponentiate(rows, lane, groups)
+            finish_pixels(lane, groups)
+            if ask.spread or len(ask.gammas) > 0 or len(u) > 0:
+                surprise(lane, groups)
+            if ask.spread:
+                log_sums = dot(lane[WEIGHT], lane[LOG_SUM], groups)
+                for c in range(grid.channels):
+                    out[SPREAD, c] += log_sums
+            add_softmax(ask, rows, lane, groups, out)
+            if len(u) > 0:
+                clear_ignored(lane[WEIGHT], lane[U], groups)
+                there = image * grid.pixels + begin
+                for i in range(block.count):
+                    u[there + i] = lane[U, i]
 
 
 @njit(**FAST)
-def region_push(ask, at, upstream, rows, lane):  # type: ignore[no-untyped-def]
+def pixel_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
+    """PULL += weight · ∂/∂u of everything that is a function of the label's u."""
+    if len(ask.gammas) > 0:
+        surprise(lane, groups)
+    for k in range(len(ask.gammas)):
+        curve_slope(ask.gammas[k], lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
+        pick_by_label(upstream[CURVES + k], lane[LABEL], groups, lane[INNER])
+        for i in range(GROUP * groups):
+            lane[PULL, i] += lane[WEIGHT, i] * lane[INNER, i] * lane[VALUE, i]
+
+
+@njit(**FAST)
+def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """What is left per pixel: ∂/∂logit_k = e_k (w·scale·G_k + PUSH) for k ≠ label, OWN_PUSH for the label.
 
     With q_k the gradient with respect to p_k: p_k (w (q_k − Σ p q) + h), and for the label the same thing without its
     cancellation, w p (q (1−p) − Σ_{k≠label} p_k q_k) − h (1−p). h is PULL.
     """
-    for i in range(LANES):
+    lanes = GROUP * groups
+    for i in range(lanes):
         lane[INNER, i] = np.float32(0.0)
-        lane[REST, i] = np.float32(0.0)
-        lane[VALUE, i] = np.float32(0.0)
         lane[OWN, i] = np.float32(0.0)
     if ask.errors or ask.squares:
-        pick_by_label(upstream, lane[LABEL], at, FN, lane[REST])
+        pick_by_label(upstream[FN], lane[LABEL], groups, lane[OWN])
     if ask.squares:
-        pick_by_label(upstream, lane[LABEL], at, FN2, lane[VALUE])
-        for i in range(LANES):
-            lane[REST, i] += np.float32(2.0) * lane[MISS, i] * lane[VALUE, i]
-    if ask.errors or ask.squares:
+        pick_by_label(upstream[FN2], lane[LABEL], groups, lane[VALUE])
+        for i in range(lanes):
+            lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[VALUE, i]
         for c in range(len(rows)):
-            for j in range(at.pieces):
-                a, b = j * at.length, (j + 1) * at.length
-                row, inner, scale = rows[c, a:b], lane[INNER, a:b], lane[SCALE, a:b]
-                g = upstream[at.image + j, FP, c]
-                g2 = np.float32(2.0) * upstream[at.image + j, FP2, c]
-                if ask.squares:
-                    for i in range(len(row)):
-                        inner[i] += row[i] * (g + g2 * row[i] * scale[i])
-                else:
-                    for i in range(len(row)):
-                        inner[i] += row[i] * g
-    if ask.spread:
-        for j in range(at.pieces):
-            part = lane[OWN, j * at.length : (j + 1) * at.length]
-            g = total(upstream[at.image + j, SPREAD])
-            for i in range(len(part)):
-                part[i] = g
-    for i in range(LANES):
+            g, g2 = upstream[FP, c], np.float32(2.0) * upstream[FP2, c]
+            for i in range(lanes):
+                lane[INNER, i] += rows[c, i] * (g + g2 * rows[c, i] * lane[SCALE, i])
+    elif ask.errors:
+        for c in range(len(rows)):
+            g = upstream[FP, c]
+            for i in range(lanes):
+                lane[INNER, i] += g * rows[c, i]
+    spread = np.float32(0.0)
+    for c in range(len(rows)):
+        spread += upstream[SPREAD, c]
+    for i in range(lanes):
         weight, hit, miss, scale = lane[WEIGHT, i], lane[HIT, i], lane[MISS, i], lane[SCALE, i]
         inner = lane[INNER, i] * scale
-        q = -lane[REST, i]
-        pull = lane[PULL, i] + weight * lane[OWN, i]
-        lane[PUSH, i] = scale * (pull - weight * (inner + hit * q))
-        lane[OWN_PUSH, i] = weight * hit * (q * miss - inner) - pull * miss + weight * lane[OWN, i]
+        pull = lane[PULL, i] + weight * spread
+        lane[PUSH, i] = scale * (pull - weight * (inner - hit * lane[OWN, i]))
+        lane[OWN_PUSH, i] = weight * (spread - hit * (lane[OWN, i] * miss + inner)) - pull * miss
+        lane[VALUE, i] = weight * scale
+
+
+@njit(**FAST)
+def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-untyped-def]
+    """The exps of a class to its gradient."""
+    lanes = GROUP * groups
+    c = int(mine)
+    g = upstream[FP, c]
+    if ask.squares:
+        g2 = np.float32(2.0) * upstream[FP2, c]
+        for i in range(lanes):
+            row[i] *= lane[VALUE, i] * (g + g2 * row[i] * lane[SCALE, i]) + lane[PUSH, i]
+    else:
+        for i in range(lanes):
+            row[i] *= lane[VALUE, i] * g + lane[PUSH, i]
+    for i in range(lanes):
+        row[i] = lane[OWN_PUSH, i] if lane[LABEL, i] == mine else row[i]
+    if ask.spread:
+        g = upstream[SPREAD, c]
+        for i in range(lanes):
+            row[i] -= lane[WEIGHT, i] * g
+
+
+@njit(**KERNEL)
+def softmax_gradient(start, stop, grid, logits, known, ask, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
+    rows = np.empty((grid.channels, LANES), np.float32)
+    lane = np.empty((LANE_ROWS, LANES), np.float32)
+    limits = np.empty(2)
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            groups = block.groups
+            load_weights(known, grid, block, lane[WEIGHT])
+            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits)
+            load_rows(logits, block, rows, lane, ignored)
+            exponentiate(rows, lane, groups)
+            finish_pixels(lane, groups)
+            load_upstream(upstream_u, image * grid.pixels + begin, block, lane[WEIGHT], lane[PULL])
+            pixel_pull(ask, lane, groups, upstream[image])
+            region_push(ask, rows, lane, groups, upstream[image])
+            for c in range(grid.channels):
+                class_gradient(ask, rows[c], np.float32(c), lane, groups, upstream[image])
+                store(out, block, c, rows[c])
+
+
+@njit(**FAST)
+def load_upstream(values, there, block, weight, out):  # type: ignore[no-untyped-def]
+    """The gradient with respect to u: 0 without one, and at an ignored pixel."""
+    for i in range(GROUP * block.groups):
+        out[i] = np.float32(0.0)
+    if len(values) > 0:
+        for i in range(block.count):
+            out[i] = values[there + i]
+        clear_ignored(weight, out, block.groups)
 
 
 # ------------------------------------------------------------------------- one channel: sigmoid, soft targets
 
 
 @njit(**FAST)
-def split_weight(lane):  # type: ignore[no-untyped-def]
-    for i in range(LANES):
+def split_weight(lane, groups):  # type: ignore[no-untyped-def]
+    for i in range(GROUP * groups):
         lane[YES, i] = lane[LIVE, i] * lane[TARGET, i]
         lane[NO, i] = lane[LIVE, i] * (np.float32(1.0) - lane[TARGET, i])
 
 
 @njit(**FAST)
-def add_channel(ask, at, lane, channel, both, partial):  # type: ignore[no-untyped-def]
-    """The sums of one channel from P, Q = 1 − P, the surprises and the shares; `both` counts the event "no" as well."""
-    split_weight(lane)
-    curves = len(ask.gammas)
-    for j in range(at.pieces):
-        a, b = j * at.length, (j + 1) * at.length
-        out = partial[at.slot + j]
-        weight, yes, no, p, o = lane[LIVE, a:b], lane[YES, a:b], lane[NO, a:b], lane[P, a:b], lane[Q, a:b]
-        out[N, channel] += total(weight)
-        out[T, channel] += total(yes)
-        out[TT, channel] += dot(yes, lane[TARGET, a:b])
-        if ask.errors:
-            out[FP, channel] += dot(no, p)
-            out[FN, channel] += dot(yes, o)
-        if ask.squares:
-            out[FP2, channel] += dot3(no, p, p)
-            out[FN2, channel] += dot3(yes, o, o)
-        if ask.spread:
-            out[SPREAD, channel] += dot(weight, lane[U_YES, a:b])
-            if both:
-                out[SPREAD_NO, channel] += dot(weight, lane[U_NO, a:b])
-    for k in range(curves):
-        curve(ask.gammas[k], lane[U_YES], lane[Q], lane[VALUE])
-        add_curve(lane[YES], lane[VALUE], at, partial, CURVES + k, channel)
+def add_channel(ask, lane, groups, both, out):  # type: ignore[no-untyped-def]
+    """The sums of a channel, into out (row,), from P, Q = 1 − P and the surprises. `both`: "no" counts too."""
+    split_weight(lane, groups)
+    out[N] += total(lane[LIVE], groups)
+    out[T] += total(lane[YES], groups)
+    out[TT] += dot(lane[YES], lane[TARGET], groups)
+    if ask.errors:
+        out[FP] += dot(lane[NO], lane[P], groups)
+        out[FN] += dot(lane[YES], lane[Q], groups)
+    if ask.squares:
+        out[FP2] += dot_square(lane[NO], lane[P], groups)
+        out[FN2] += dot_square(lane[YES], lane[Q], groups)
+    if ask.spread:
+        out[SPREAD] += dot(lane[LIVE], lane[U_YES], groups)
         if both:
-            curve(ask.gammas[k], lane[U_NO], lane[P], lane[VALUE])
-            add_curve(lane[NO], lane[VALUE], at, partial, CURVES + curves + k, channel)
-
-
-@njit(**FAST)
-def add_curve(share, value, at, partial, row, channel):  # type: ignore[no-untyped-def]
-    for j in range(at.pieces):
-        a, b = j * at.length, (j + 1) * at.length
-        partial[at.slot + j, row, channel] += dot_where(share[a:b], value[a:b])
-
-
-@njit(**FAST)
-def curve_pull(ask, at, lane, channel, upstream, row, u, o, p, share, out):  # type: ignore[no-untyped-def]
-    """out += share · Σ_curves G f'(u)"""
+            out[SPREAD_NO] += dot(lane[LIVE], lane[U_NO], groups)
     for k in range(len(ask.gammas)):
-        curve_slope(ask.gammas[k], lane[u], lane[o], lane[p], lane[VALUE])
-        for j in range(at.pieces):
-            a, b = j * at.length, (j + 1) * at.length
-            g = upstream[at.image + j, row + k, channel]
-            part, w, slope = lane[out, a:b], lane[share, a:b], lane[VALUE, a:b]
-            for i in range(len(part)):
-                part[i] += w[i] * g * slope[i]
+        curve(ask.gammas[k], lane[U_YES], lane[Q], lane[VALUE], groups)
+        out[CURVES + k] += dot_where(lane[YES], lane[VALUE], groups)
+        if both:
+            curve(ask.gammas[k], lane[U_NO], lane[P], lane[VALUE], groups)
+            out[CURVES + len(ask.gammas) + k] += dot_where(lane[NO], lane[VALUE], groups)
 
 
 @njit(**FAST)
-def sigmoid_events(lane):  # type: ignore[no-untyped-def]
+def pixel_slope(ask, lane, groups, upstream, share, u, o, p, out, spread, curves):  # type: ignore[no-untyped-def]
+    """out = w · ∂/∂u of an event; the arguments name rows, of `lane` and then of `upstream`."""
+    for i in range(GROUP * groups):
+        lane[out, i] = lane[LIVE, i] * upstream[spread]
+    for k in range(len(ask.gammas)):
+        curve_slope(ask.gammas[k], lane[u], lane[o], lane[p], lane[VALUE], groups)
+        multiply(lane[VALUE], lane[share], lane[VALUE], groups)
+        for i in range(GROUP * groups):
+            lane[out, i] += lane[VALUE, i] * upstream[curves + k]
+
+
+@njit(**FAST)
+def load_channel(grid, logits, known, block, channel, one_vs_rest, lane, limits):  # type: ignore[no-untyped-def]
+    """LOGIT, TARGET and LIVE (the weight) of one channel."""
+    groups = block.groups
+    load(logits, block, channel, lane[LOGIT])
+    load_target(known.target, block, channel, lane[TARGET])
+    for i in range(GROUP * groups):
+        lane[LIVE, i] = lane[WEIGHT, i]
+    drop_ignored(known.ignore, lane[TARGET], lane[LIVE], groups)
+    widen_limits(lane[LIVE], lane[TARGET], limits, groups)
+    clear_ignored(lane[LIVE], lane[LOGIT], groups)
+    clear_ignored(lane[LIVE], lane[TARGET], groups)
+    if one_vs_rest:
+        mine = np.float32(channel)
+        for i in range(GROUP * groups):
+            lane[TARGET, i] = np.float32(1.0) if lane[TARGET, i] == mine else np.float32(0.0)
+
+
+@njit(**FAST)
+def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
     """P = σ(z), Q = σ(−z) and their surprises, each from its own exponential tail."""
-    for i in range(LANES):
+    for i in range(GROUP * groups):
         z = lane[LOGIT, i]
         tail = exp(-abs(z))
         large = np.float32(1.0) / (np.float32(1.0) + tail)
@@ -759,225 +738,182 @@ def sigmoid_events(lane):  # type: ignore[no-untyped-def]
         lane[P, i] = large if z >= 0 else small
         lane[Q, i] = small if z >= 0 else large
         lane[VALUE, i] = tail
-    for i in range(LANES):
+    for i in range(GROUP * groups):
         lane[VALUE, i] = log1p(lane[VALUE, i])
-    for i in range(LANES):
+    for i in range(GROUP * groups):
         z = lane[LOGIT, i]
         lane[U_YES, i] = lane[VALUE, i] + (-z if z < 0 else np.float32(0.0))
         lane[U_NO, i] = lane[VALUE, i] + (z if z > 0 else np.float32(0.0))
 
 
-@njit(**FAST)
-def load_channel(grid, logits, pixels, at, channel, one_vs_rest, lane, limits):  # type: ignore[no-untyped-def]
-    """LOGIT, TARGET and LIVE (the weight) of one channel."""
-    count = at.pieces * at.length
-    load(logits, at, channel, lane[LOGIT])
-    load_target(pixels, at, channel, lane[TARGET])
-    for i in range(LANES):
-        lane[LIVE, i] = lane[WEIGHT, i]
-    inert = drop_ignored(pixels.ignore, count, lane[TARGET], lane[LIVE])
-    widen_limits(count, lane[LIVE], lane[TARGET], limits)
-    if inert > 0:
-        clear_ignored(lane[LIVE], lane[LOGIT])
-        clear_ignored(lane[LIVE], lane[TARGET])
-    if one_vs_rest:
-        mine = np.float32(channel)
-        for i in range(LANES):
-            lane[TARGET, i] = np.float32(1.0) if lane[TARGET, i] == mine else np.float32(0.0)
-
-
 @njit(**KERNEL)
-def sigmoid_sums(start, stop, grid, logits, pixels, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
+def sigmoid_sums(start, stop, grid, logits, known, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     lane = np.empty((LANE_ROWS, LANES), np.float32)
     for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            load_weights(pixels, grid, at, lane[WEIGHT])
+        image, first, end = share_of(grid, chunk)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            groups = block.groups
+            load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
-                load_channel(grid, logits, pixels, at, c, one_vs_rest, lane, limits[chunk])
-                sigmoid_events(lane)
-                add_channel(ask, at, lane, c, True, partial)
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits[chunk])
+                sigmoid_events(lane, groups)
+                add_channel(ask, lane, groups, True, partial[chunk, :, c])
                 if len(u) > 0:
-                    for i in range(LANES):
-                        event = lane[U_YES, i] if lane[TARGET, i] != 0 else lane[U_NO, i]
-                        lane[VALUE, i] = event if lane[LIVE, i] != 0 else np.float32(0.0)
-                    for j in range(pieces):
-                        there = ((image + j) * grid.channels + c) * grid.pixels + begin
-                        u[there : there + at.length] = lane[VALUE, j * at.length : (j + 1) * at.length]
+                    for i in range(GROUP * groups):
+                        lane[VALUE, i] = lane[U_YES, i] if lane[TARGET, i] != 0 else lane[U_NO, i]
+                    clear_ignored(lane[LIVE], lane[VALUE], groups)
+                    there = (image * grid.channels + c) * grid.pixels + begin
+                    for i in range(block.count):
+                        u[there + i] = lane[VALUE, i]
 
 
 @njit(**KERNEL)
 def sigmoid_gradient(  # type: ignore[no-untyped-def]
-    start, stop, grid, logits, pixels, one_vs_rest, ask, upstream, upstream_u, out
+    start, stop, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out
 ):
-    """With a = z for "no" and −z for "yes", ∂/∂a = o ((1−o)(G + 2 o G2) share + share · Σ G f'(u) + w G_spread)."""
+    """With a = z for "no" and −z for "yes", ∂/∂a = o (h + share · (1−o) (G + 2 o G2)), where h = w ∂/∂u."""
     lane = np.empty((LANE_ROWS, LANES), np.float32)
     limits = np.empty(2)
-    curves = len(ask.gammas)
     for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            load_weights(pixels, grid, at, lane[WEIGHT])
+        image, first, end = share_of(grid, chunk)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            groups = block.groups
+            load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
-                load_channel(grid, logits, pixels, at, c, one_vs_rest, lane, limits)
-                sigmoid_events(lane)
-                split_weight(lane)
-                for j in range(pieces):
-                    a, b = j * at.length, (j + 1) * at.length
-                    g = upstream[image + j, :, c]
-                    event_slope(lane[YES, a:b], lane[LIVE, a:b], lane[P, a:b], lane[Q, a:b],
-                                g[FN], g[FN2], g[SPREAD], lane[SLOPE, a:b])  # fmt: skip
-                    event_slope(lane[NO, a:b], lane[LIVE, a:b], lane[Q, a:b], lane[P, a:b],
-                                g[FP], g[FP2], g[SPREAD_NO], lane[SLOPE_NO, a:b])  # fmt: skip
-                curve_pull(ask, at, lane, c, upstream, CURVES, U_YES, Q, P, YES, SLOPE)
-                curve_pull(ask, at, lane, c, upstream, CURVES + curves, U_NO, P, Q, NO, SLOPE_NO)
-                if len(upstream_u) > 0:
-                    for j in range(pieces):
-                        there = ((image + j) * grid.channels + c) * grid.pixels + begin
-                        lane[VALUE, j * at.length : (j + 1) * at.length] = upstream_u[there : there + at.length]
-                    clear_ignored(lane[LIVE], lane[VALUE])
-                    for i in range(LANES):
-                        lane[SLOPE, i] += lane[VALUE, i] * lane[TARGET, i]
-                        lane[SLOPE_NO, i] += lane[VALUE, i] * (np.float32(1.0) - lane[TARGET, i])
-                for i in range(LANES):
-                    lane[VALUE, i] = lane[P, i] * lane[SLOPE_NO, i] - lane[Q, i] * lane[SLOPE, i]
-                store(out, at, c, lane[VALUE])
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits)
+                sigmoid_events(lane, groups)
+                split_weight(lane, groups)
+                g = upstream[image, :, c]
+                curves = CURVES + len(ask.gammas)
+                pixel_slope(ask, lane, groups, g, YES, U_YES, Q, P, SLOPE, SPREAD, CURVES)
+                pixel_slope(ask, lane, groups, g, NO, U_NO, P, Q, SLOPE_NO, SPREAD_NO, curves)
+                there = (image * grid.channels + c) * grid.pixels + begin
+                load_upstream(upstream_u, there, block, lane[LIVE], lane[PULL])
+                channel_gradient(lane, groups, g)
+                store(out, block, c, lane[LOGIT])
 
 
 @njit(**FAST)
-def event_slope(share, weight, p, o, g, g2, spread, out):  # type: ignore[no-untyped-def]
-    for i in range(len(out)):
-        out[i] = share[i] * p[i] * (g + np.float32(2.0) * o[i] * g2)
-    for i in range(len(out)):
-        out[i] += weight[i] * spread
+def channel_gradient(lane, groups, upstream):  # type: ignore[no-untyped-def]
+    """LOGIT = ∂/∂logit of a channel under a sigmoid."""
+    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], np.float32(2.0) * upstream[FP2], np.float32(2.0) * upstream[FN2]
+    for i in range(GROUP * groups):
+        no = lane[SLOPE_NO, i] + lane[PULL, i] * (np.float32(1.0) - lane[TARGET, i])
+        lane[LOGIT, i] = lane[P, i] * (no + lane[NO, i] * lane[Q, i] * (fp + lane[P, i] * fp2))
+    for i in range(GROUP * groups):
+        yes = lane[SLOPE, i] + lane[PULL, i] * lane[TARGET, i]
+        lane[LOGIT, i] -= lane[Q, i] * (yes + lane[YES, i] * lane[P, i] * (fn + lane[Q, i] * fn2))
 
 
 # ------------------------------------------------------------------------------------- softmax, soft targets
 
 
 @njit(**FAST)
-def load_soft(grid, logits, pixels, at, rows, shares, depth, lane, limits):  # type: ignore[no-untyped-def]
-    """rows: exps without the likeliest class (LABEL), shares: the target, depth: peak − logit."""
-    count = at.pieces * at.length
-    inert = 0
-    for c in range(grid.channels):
-        load_target(pixels, at, c, shares[c])
-        inert = drop_ignored(pixels.ignore, count, shares[c], lane[WEIGHT])
-    for c in range(grid.channels):
-        widen_limits(count, lane[WEIGHT], shares[c], limits)
-        if inert > 0:
-            clear_ignored(lane[WEIGHT], shares[c])
-    load_rows(logits, grid, at, rows, lane, inert)
-    for i in range(LANES):
+def load_soft(grid, logits, known, block, rows, shares, depth, lane, limits):  # type: ignore[no-untyped-def]
+    """rows: exps without the likeliest class, which is LABEL; shares: the target; depth: peak − logit."""
+    groups = block.groups
+    load_weights(known, grid, block, lane[WEIGHT])
+    for c in range(len(rows)):
+        load_target(known.target, block, c, shares[c])
+        drop_ignored(known.ignore, shares[c], lane[WEIGHT], groups)
+    for c in range(len(rows)):
+        clear_ignored(lane[WEIGHT], shares[c], groups)
+        widen_limits(lane[WEIGHT], shares[c], limits, groups)
+    load_rows(logits, block, rows, lane, True)
+    for i in range(GROUP * groups):
         lane[LABEL, i] = np.float32(0.0)
         lane[LIVE, i] = lane[WEIGHT, i]
-    for c in range(grid.channels):
+    for c in range(len(rows)):
         mine = np.float32(c)
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             depth[c, i] = lane[PEAK, i] - rows[c, i]
-        for i in range(LANES):
+        for i in range(GROUP * groups):
             lane[LABEL, i] = mine if rows[c, i] == lane[PEAK, i] else lane[LABEL, i]
-    exponentiate(rows, lane, count)
-    finish_pixels(lane)
-    surprise(lane)  # leaves the logarithm of the sum of exps in VALUE
+    exponentiate(rows, lane, groups)
+    finish_pixels(lane, groups)
+    surprise(lane, groups)
 
 
 @njit(**FAST)
-def soft_event(lane, channel, exps, depth):  # type: ignore[no-untyped-def]
-    """P, Q and U_YES of one class. Only the likeliest class can have 1 − p near 0, and for it the rest is at hand."""
-    mine = np.float32(channel)
-    for i in range(LANES):
+def soft_event(lane, groups, mine, exps, share, depth):  # type: ignore[no-untyped-def]
+    """P, Q, U_YES and TARGET of a class. Only the likeliest can have 1 − p near 0, and for it that is at hand."""
+    for i in range(GROUP * groups):
         p = exps[i] * lane[SCALE, i]
         lane[P, i] = lane[HIT, i] if lane[LABEL, i] == mine else p
         lane[Q, i] = lane[MISS, i] if lane[LABEL, i] == mine else np.float32(1.0) - p
-    for i in range(LANES):
-        lane[U_YES, i] = lane[U, i] + depth[i]
+    for i in range(GROUP * groups):
+        lane[U_YES, i] = lane[LOG_SUM, i] + depth[i]
+        lane[TARGET, i] = share[i]
 
 
 @njit(**KERNEL)
-def soft_sums(start, stop, grid, logits, pixels, ask, partial, limits):  # type: ignore[no-untyped-def]
-    rows = np.empty((grid.channels, LANES), np.float32)
-    shares = np.empty((grid.channels, LANES), np.float32)
-    depth = np.empty((grid.channels, LANES), np.float32)
+def soft_sums(start, stop, grid, logits, known, ask, partial, limits):  # type: ignore[no-untyped-def]
+    rows, shares, depth = np.empty((3, grid.channels, LANES), np.float32)
     lane = np.empty((LANE_ROWS, LANES), np.float32)
     for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            load_weights(pixels, grid, at, lane[WEIGHT])
-            load_soft(grid, logits, pixels, at, rows, shares, depth, lane, limits[chunk])
+        image, first, end = share_of(grid, chunk)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits[chunk])
             for c in range(grid.channels):
-                soft_event(lane, c, rows[c], depth[c])
-                for i in range(LANES):
-                    lane[TARGET, i] = shares[c, i]
-                add_channel(ask, at, lane, c, False, partial)
+                soft_event(lane, block.groups, np.float32(c), rows[c], shares[c], depth[c])
+                add_channel(ask, lane, block.groups, False, partial[chunk, :, c])
 
 
 @njit(**KERNEL)
-def soft_gradient(start, stop, grid, logits, pixels, ask, upstream, out):  # type: ignore[no-untyped-def]
+def soft_gradient(start, stop, grid, logits, known, ask, upstream, out):  # type: ignore[no-untyped-def]
     """∂/∂z_k = p_k (q_k − Σ p q) + p_k Σ h − h_k, with q = w ∂/∂p and h = w ∂/∂u of each class.
 
     For the likeliest class, where this would cancel: p (q (1−p) − Σ_others p q) + p Σ_others h − h (1−p).
     """
-    rows = np.empty((grid.channels, LANES), np.float32)
-    shares = np.empty((grid.channels, LANES), np.float32)
-    depth = np.empty((grid.channels, LANES), np.float32)
+    rows, shares, depth = np.empty((3, grid.channels, LANES), np.float32)
     lane = np.empty((LANE_ROWS, LANES), np.float32)
     limits = np.empty(2)
     for chunk in range(start, stop):
-        slot, image, pieces, first, last = place(grid, chunk)
-        for begin in range(first, last, LANES):
-            at = Place(slot, image, pieces, begin, min(LANES, last - begin))
-            load_weights(pixels, grid, at, lane[WEIGHT])
-            load_soft(grid, logits, pixels, at, rows, shares, depth, lane, limits)
-            for i in range(LANES):
+        image, first, end = share_of(grid, chunk)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            groups = block.groups
+            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits)
+            for i in range(GROUP * groups):
                 lane[INNER, i] = np.float32(0.0)
                 lane[PULL, i] = np.float32(0.0)
+            q, h = shares, depth  # each is overwritten as soon as it has been read
             for c in range(grid.channels):
-                soft_event(lane, c, rows[c], depth[c])
-                for i in range(LANES):
-                    lane[TARGET, i] = shares[c, i]
-                split_weight(lane)
-                push, pull = shares[c], depth[c]  # both have been read: q and h take their place
-                for j in range(pieces):
-                    a, b = j * at.length, (j + 1) * at.length
-                    g = upstream[image + j, :, c]
-                    class_push(lane[YES, a:b], lane[NO, a:b], lane[P, a:b], lane[Q, a:b],
-                               g[FP], g[FP2], g[FN], g[FN2], push[a:b])  # fmt: skip
-                    lane[SLOPE, a:b] = g[SPREAD] * lane[LIVE, a:b]
-                curve_pull(ask, at, lane, c, upstream, CURVES, U_YES, Q, P, YES, SLOPE)
-                mine = np.float32(c)
-                for i in range(LANES):
-                    pull[i] = lane[SLOPE, i]
-                for i in range(LANES):
-                    own = lane[LABEL, i] == mine
-                    pushed = lane[P, i] * push[i]
-                    lane[INNER, i] += np.float32(0.0) if own else pushed
-                    lane[PULL, i] += np.float32(0.0) if own else pull[i]
-                    lane[OWN_PUSH, i] = pushed if own else lane[OWN_PUSH, i]
-                    lane[OWN, i] = pull[i] if own else lane[OWN, i]
+                g = upstream[image, :, c]
+                soft_event(lane, groups, np.float32(c), rows[c], shares[c], depth[c])
+                split_weight(lane, groups)
+                pixel_slope(ask, lane, groups, g, YES, U_YES, Q, P, SLOPE, SPREAD, CURVES)
+                class_push(lane, groups, np.float32(c), g, q[c], h[c])
             for c in range(grid.channels):
-                finish_soft(lane, np.float32(c), rows[c], shares[c], depth[c])
-                store(out, at, c, rows[c])
+                finish_soft(lane, groups, np.float32(c), rows[c], q[c], h[c])
+                store(out, block, c, rows[c])
 
 
 @njit(**FAST)
-def class_push(yes, no, p, o, fp, fp2, fn, fn2, out):  # type: ignore[no-untyped-def]
-    for i in range(len(out)):
-        out[i] = no[i] * (fp + np.float32(2.0) * p[i] * fp2)
-    for i in range(len(out)):
-        out[i] -= yes[i] * (fn + np.float32(2.0) * o[i] * fn2)
+def class_push(lane, groups, mine, upstream, q, h):  # type: ignore[no-untyped-def]
+    """q and h of a class; INNER and PULL are the sums of p q and h over all but the likeliest, OWN_PUSH and OWN its."""
+    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], np.float32(2.0) * upstream[FP2], np.float32(2.0) * upstream[FN2]
+    for i in range(GROUP * groups):
+        q[i] = lane[NO, i] * (fp + lane[P, i] * fp2) - lane[YES, i] * (fn + lane[Q, i] * fn2)
+        h[i] = lane[SLOPE, i]
+    for i in range(GROUP * groups):
+        own, pushed, pulled = lane[LABEL, i] == mine, lane[P, i] * q[i], h[i]
+        lane[INNER, i] += np.float32(0.0) if own else pushed
+        lane[PULL, i] += np.float32(0.0) if own else pulled
+        lane[OWN_PUSH, i] = pushed if own else lane[OWN_PUSH, i]
+        lane[OWN, i] = pulled if own else lane[OWN, i]
 
 
 @njit(**FAST)
-def finish_soft(lane, mine, row, push, pull):  # type: ignore[no-untyped-def]
-    """The gradient of one class. INNER and PULL are sums over all but the likeliest, OWN_PUSH and OWN are its own."""
-    for i in range(LANES):
-        p = row[i] * lane[SCALE, i]
-        row[i] = p * (push[i] - (lane[INNER, i] + lane[OWN_PUSH, i]) + (lane[PULL, i] + lane[OWN, i])) - pull[i]
-    for i in range(LANES):
-        hit, miss = lane[HIT, i], lane[MISS, i]
-        likeliest = hit * (push[i] * miss - lane[INNER, i] + lane[PULL, i]) - pull[i] * miss
+def finish_soft(lane, groups, mine, row, q, h):  # type: ignore[no-untyped-def]
+    """The exps of a class to its gradient."""
+    for i in range(GROUP * groups):
+        inner, pull = lane[INNER, i] + lane[OWN_PUSH, i], lane[PULL, i] + lane[OWN, i]
+        row[i] = row[i] * lane[SCALE, i] * (q[i] - inner + pull) - h[i]
+    for i in range(GROUP * groups):
+        miss = lane[MISS, i]
+        likeliest = lane[HIT, i] * (q[i] * miss - lane[INNER, i] + lane[PULL, i]) - h[i] * miss
         row[i] = likeliest if lane[LABEL, i] == mine else row[i]
