@@ -34,7 +34,7 @@ def compare(
     loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
     out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of a trial.")] = 160,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of a trial.")] = 200,
     task: Annotated[
         Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
     ] = "multiclass",
@@ -42,7 +42,7 @@ def compare(
     ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
     crop: Annotated[int, typer.Option(min=32, help="Side of the random crops in pixels, a multiple of 16.")] = 128,
     batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 8,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = 3e-3,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.

@@ -13,6 +13,7 @@ from lossmith.lab.ranking import Ranking
 _INK = "#7d8590"
 _GRID = "rgba(128,128,128,0.22)"
 _COLOURS = ("#3d85c6", "#dd8420", "#2a9d76", "#c2549d", "#8c72d6", "#ab9420", "#d0524a", "#4fb3bf")
+_DASHES = ("solid", "dash", "dot", "dashdot")  # so that curves that lie on each other can be told apart
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star")
 
 Colours = dict[str, str]
@@ -93,7 +94,7 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
 def validation(trials: list[dict[str, Any]], colour: Colours) -> str:
     """Dice on the watched images at the checkpoints: a thin line for a seed, a thick one for the mean."""
     figure = go.Figure()
-    for loss in colour:
+    for n, loss in enumerate(colour):
         mine = [t for t in trials if t["loss"] == loss and t["validation"]["step"]]
         for trial in mine:
             figure.add_scatter(
@@ -116,7 +117,7 @@ def validation(trials: list[dict[str, Any]], colour: Colours) -> str:
                 mode="lines",
                 name=loss,
                 legendgroup=loss,
-                line={"color": colour[loss], "width": 3},
+                line={"color": colour[loss], "width": 3, "dash": _DASHES[n % len(_DASHES)]},
                 hovertemplate=f"{loss}, mean: %{{y:.3f}}<extra></extra>",
             )
     if not figure.data:
@@ -190,7 +191,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
         hovertemplate="%{x:.2f} ms elsewhere<extra></extra>",
     )
     figure.update_layout(barmode="stack", bargap=0.35)
-    figure.update_yaxes(type="category")
+    figure.update_yaxes(type="category", showgrid=False)
     figure.update_xaxes(title="ms per step", rangemode="tozero")
     return _html(figure, 100 + 40 * len(names), legend=False)
 
@@ -205,7 +206,7 @@ def curves(drawn: dict[str, Curve], colour: Colours) -> str:
         horizontal_spacing=0.07,
         subplot_titles=("Value", "Size of the gradient", "Gradient on the foreground"),
     )
-    for loss, curve in drawn.items():
+    for n, (loss, curve) in enumerate(drawn.items()):
         for i, y in enumerate((curve.value, curve.gradient, curve.foreground)):
             figure.add_scatter(
                 x=curve.q,
@@ -214,7 +215,7 @@ def curves(drawn: dict[str, Curve], colour: Colours) -> str:
                 name=loss,
                 legendgroup=loss,
                 showlegend=i == 0,
-                line={"color": colour[loss], "width": 2.4, "dash": "solid"},
+                line={"color": colour[loss], "width": 2.4, "dash": _DASHES[n % len(_DASHES)]},
                 hovertemplate=f"{loss}: %{{y:.4g}}<extra></extra>",
                 row=1,
                 col=i + 1,
@@ -240,8 +241,12 @@ def _html(figure: go.Figure, height: int, legend: bool = True) -> str:
     )
     if legend and len(figure.layout.annotations):  # panel titles sit where the legend would
         figure.update_layout(legend={"y": -0.24, "yanchor": "top"})
-    figure.update_xaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, automargin=True, title_standoff=8)
-    figure.update_yaxes(gridcolor=_GRID, linecolor=_GRID, zeroline=False, automargin=True, title_standoff=8)
+    figure.update_xaxes(
+        gridcolor=_GRID, linecolor=_GRID, zeroline=False, automargin=True, title_standoff=8, title_font_size=13
+    )
+    figure.update_yaxes(
+        gridcolor=_GRID, linecolor=_GRID, zeroline=False, automargin=True, title_standoff=8, title_font_size=13
+    )
     figure.update_annotations(font={"size": 13})
     config = {"displayModeBar": False, "responsive": True}
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config=config))

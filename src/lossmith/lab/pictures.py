@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 
 TRUTH = (0, 190, 255)
 PREDICTION = (255, 120, 0)
-_PANEL = 420
+_PANEL = 640
 _LEAST_WINDOW = 64
 _MARGIN = 24
 

@@ -76,6 +76,8 @@ def run_trial(
         )
     weights = checksum(*(p.detach().numpy() for p in network.parameters()))
     model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=settings.lr))
+    # Without a decay the last steps decide too much, and seeds differ more than losses do.
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     loss = loss.to(device)
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
     crops = Crops(data.train, settings, seed)
@@ -108,6 +110,7 @@ def run_trial(
             diverged = {"step": step, "what": "gradient" if math.isfinite(number) else "loss"}
             break
         optimizer.step()
+        decay.step()
         end = _clock(device)
         losses.append(number)
         step_times.append(end - begin)

@@ -1,0 +1,121 @@
+"""The report: complete, self-contained, and readable whatever the trials came to."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from discs import make_folder
+
+from lossmith.lab import compare as comparison
+from lossmith.lab import report
+from lossmith.lab.data import Data, read_folder
+from lossmith.lab.train import Settings
+
+
+def make(data: Data, losses: list[str], seeds: int, settings: Settings, out: Path, missing: int = 0) -> str:
+    """The page of a finished comparison; `missing` more seeds are asked for but not run."""
+    trials, _ = comparison.run(data, losses, seeds, settings, out, lambda *_: None)
+    asked = [(text, seed) for text in losses for seed in range(seeds + missing)]
+    report.write_report(trials, asked, data, settings, out)
+    return (out / "report.html").read_text()
+
+
+def body(page: str) -> str:
+    """The page without its scripts and pictures."""
+    return re.sub(r"<script.*?</script>|data:image/png;base64,[^\"]*", "", page, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    data = read_folder(folder, "discs", "multiclass", -100)
+    small = Settings("discs", data.fingerprint, "multiclass", 4, 32, 2, 1e-2, -100, "cpu", (4, 4, 4, 4, 4, 4))
+    return make(data, ["ce", "1.0*ce", "dice"], 3, small, tmp_path_factory.mktemp("report"))
+
+
+def test_has_every_section_and_plot(page: str) -> None:
+    headings = re.findall(r"<h2>(.*?)</h2>", body(page))
+    assert headings == [
+        "Ranking",
+        "All metrics",
+        "Learning",
+        "Predictions",
+        "The losses themselves",
+        "Time",
+        "Trials",
+        "Settings",
+    ]
+    assert page.count("Plotly.newPlot(") >= 5
+    assert page.count('<img src="data:image/png;base64,') == 1 + 3 * 3
+
+
+def test_loads_nothing_from_elsewhere(page: str) -> None:
+    text = body(page)
+    assert "http" not in text
+    assert "<link" not in text
+    assert "url(" not in text
+    assert not re.findall(r"<script[^>]*\ssrc=", page)
+
+
+def test_says_what_it_rests_on(page: str) -> None:
+    text = body(page)
+    for words in ("no difference seen", "not corrected", "torch", "CrossEntropyLoss(", "lossmith compare discs"):
+        assert words in text, words
+    assert "Unfinished" not in text
+
+
+def test_results_json_holds_the_same(data: Data, settings: Settings, tmp_path: Path) -> None:
+    make(data, ["ce", "dice"], 3, settings, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["finished"] == results["planned"] == 6
+    assert {row["loss"] for row in results["ranking"]} == {"ce", "dice"}
+    assert results["seeds"] == [0, 1, 2]
+    assert results["headline"] in (tmp_path / "report.html").read_text()
+
+
+def test_one_loss_one_seed(data: Data, settings: Settings, tmp_path: Path) -> None:
+    text = body(make(data, ["ce"], 1, settings, tmp_path))
+    assert "nothing to compare it with" in text
+    assert "fewer than three seeds" in text
+
+
+def test_unfinished(data: Data, settings: Settings, tmp_path: Path) -> None:
+    assert "Unfinished: 2 of 4 trials" in body(make(data, ["ce", "dice"], 1, settings, tmp_path, missing=1))
+
+
+def test_nothing_finished(data: Data, settings: Settings, tmp_path: Path) -> None:
+    report.write_report([], [("ce", 0)], data, settings, tmp_path)
+    assert "No trial has finished yet" in (tmp_path / "report.html").read_text()
+
+
+def test_all_diverged(data: Data, settings: Settings, tmp_path: Path) -> None:
+    text = body(make(data, ["1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce"], 2, settings, tmp_path))
+    assert "Every loss diverged." in text
+    assert "diverged at step 1" in text
+
+
+def test_three_classes(tmp_path: Path, settings: Settings) -> None:
+    folder = make_folder(tmp_path / "three")
+    (folder / "classes.txt").write_text("ground\ndisc\n<ring>\n")
+    data = read_folder(folder, "three", "multiclass", -100)
+    for sample in (*data.train, *data.validation):
+        sample.label[:8] = 2
+    text = body(make(data, ["ce", "dice"], 1, replace(settings, data="three"), tmp_path / "out"))
+    assert "Per class" in text
+    assert "&lt;ring&gt;" in text
+
+
+def test_ignored_pixels(folder: Path, settings: Settings, tmp_path: Path) -> None:
+    data = read_folder(folder, "discs", "multiclass", 255)
+    for sample in (*data.train, *data.validation):
+        sample.label[:, :10] = 255
+    make(data, ["dice + ce"], 1, replace(settings, ignore_index=255), tmp_path)
+
+
+def test_median_image() -> None:
+    stems = ["a", "b", "c"]
+    data: Any = type("Data", (), {"validation": [type("Sample", (), {"stem": s}) for s in stems]})
+    trials = [{"images": {"a": {"dice": [0.9]}, "b": {"dice": [0.1]}, "c": {"dice": [0.5]}}}]
+    assert report._median_image(trials, data).stem == "c"
