@@ -4,8 +4,9 @@ One read of the logits makes every sum a loss asked for; one more read and one w
 computed anew. Nothing of the logits' size is stored in between: no probabilities, no one-hot target.
 
 The formulas work on the sums in ordinary torch and hand back ∂L/∂sum and ∂L/∂u; `_Sums` turns these into ∂L/∂logits.
-Copies are made of targets in half precision, of labels and weights that are not contiguous, and of logits whose spatial
-dimensions cannot be walked with one stride; channels_last, (N, C) and slices are read where they are.
+Tensors are read where they are, whatever their dtype and layout (channels_last, (N, C), slices), with few exceptions:
+spatial dimensions that cannot be walked with one stride, 16-bit integer labels and weights other than float32 are
+copied.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from . import Curve, Event, Problem, Stats, plain
 if TYPE_CHECKING:
     from . import kernels
 
-# How torch's memory is shown to NumPy, which has no bfloat16. The kernels tell the halves apart by this.
+# How torch's memory is shown to NumPy, which has no bfloat16: to the kernels, 16-bit integers are the bits of a half.
 _BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 _ALONE = 1 << 17  # logits below which handing work to other threads costs more than it saves
 _CHUNK = 1 << 16  # logits per chunk: the unit of work, and of summation
@@ -47,6 +48,8 @@ def refuses(problem: Problem) -> str | None:
         return "a weight that requires a gradient"
     if want.u and not problem.hard and (problem.task == "multiclass" or target.is_floating_point()):
         return "per-pixel values of soft targets"
+    if want.u and want.spread:
+        return "per-pixel values of every label"
     return None
 
 
@@ -91,16 +94,15 @@ class _Sums(torch.autograd.Function):
 
         job = _Job(problem)
         partial = np.zeros((job.chunks, job.sum_rows, job.grid.channels))
-        limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])
         u = torch.empty(job.u_shape if problem.want.u else 0)
-        job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
+        job.run(job.forward, partial, job.limits, *([] if job.soft else [u.view(-1).numpy()]))
 
         sums = torch.from_numpy(partial.reshape(job.grid.images, -1, *partial.shape[1:]).sum(1))
         fixed = sums[:, : k.FP]
         if job.hard_softmax:
             t = fixed[:, k.T]
             fixed = torch.stack([t.sum(1, keepdim=True).expand_as(t), t, t], dim=1)
-        outputs = [fixed, sums[:, k.FP :].contiguous(), limits[:, 0].min().item(), limits[:, 1].max().item()]
+        outputs = [fixed, sums[:, k.FP :].contiguous(), job.limits[:, 0].min().item(), job.limits[:, 1].max().item()]
         ctx.save_for_backward(logits, problem.target, problem.weight, problem.sample)
         ctx.settings = (problem.task, problem.ignore_index, problem.want)
         ctx.set_materialize_grads(False)
@@ -134,7 +136,7 @@ def _gradient(problem: Problem, upstream: Tensor | None, upstream_u: Tensor | No
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
         out = torch.empty_like(problem.logits, memory_format=torch.contiguous_format)
-    job.run(job.backward, table, *([] if job.soft else [flat_u.numpy()]), _field(out))
+    job.run(job.backward, job.limits, table, *([] if job.soft else [flat_u.numpy()]), _field(out))
     return out
 
 
@@ -178,6 +180,8 @@ class _Job:
         self.grid = k.Grid(images, channels, pixels, chunk, chunks_per_image)
         self.chunks = images * chunks_per_image
 
+        self.limits = np.full((self.chunks + 1, 2), [np.inf, -np.inf])  # smallest and largest target; + 1: never empty
+
         self.soft = problem.task == "multiclass" and not problem.hard
         self.hard_softmax = problem.task == "multiclass" and problem.hard
         curves = _curves(problem)
@@ -185,14 +189,13 @@ class _Job:
         self.sum_rows = k.CURVES + labels * len(curves)
         self.u_shape = logits.shape[:1] + logits.shape[2:] if self.hard_softmax else logits.shape
 
-        if problem.hard:
-            target = k.Field(problem.target.contiguous().view(-1).numpy(), pixels, 0, 1)
-        else:
-            half = problem.target.dtype in (torch.bfloat16, torch.float16)
-            target = _field(problem.target.float() if half else problem.target)
+        target = problem.target
+        if target.dtype in (torch.int16, torch.uint16):
+            target = target.int()  # see _BITS
+        target = target.unsqueeze(1).expand(logits.shape) if problem.hard else target
         nothing = np.empty(0, np.float32)
         known = k.Known(
-            target=target,
+            target=_field(target),
             weight=nothing if weight is None else weight.detach().float().contiguous().view(-1).numpy(),
             sample=nothing if sample is None else sample.detach().float().contiguous().numpy(),
             ignore=problem.ignore_index,
@@ -216,21 +219,30 @@ class _Job:
         """All chunks, on as many threads as torch uses. Who does which chunk makes no difference to the result."""
         grid = self.grid
         threads = min(torch.get_num_threads(), self.chunks)
+        arguments = *self.arguments, *results
         if threads < 2 or grid.images * grid.channels * grid.pixels < _ALONE:
-            kernel(0, self.chunks, *self.arguments, *results)
+            kernel(0, self.chunks, *self._scratch(), *arguments)
             return
-        kernel(0, 0, *self.arguments, *results)  # compile here: in a thread it could deadlock on the import lock
+        kernel(0, 0, *self._scratch(), *arguments)  # compile here: in a thread it could deadlock on the import lock
         edges = np.linspace(0, self.chunks, min(self.chunks, 8 * threads) + 1).astype(int).tolist()
         spans = iter(list(itertools.pairwise(edges)))  # a list's iterator may be shared by threads
 
         def drain() -> None:
+            scratch = self._scratch()
             for start, stop in spans:
-                kernel(start, stop, *self.arguments, *results)
+                kernel(start, stop, *scratch, *arguments)
 
         others = [_pool().submit(drain) for _ in range(threads - 1)]
         drain()
         for other in others:
             other.result()
+
+    def _scratch(self) -> tuple[Any, Any]:
+        """Working memory of one thread. torch aligns it to whole cache lines, NumPy would not."""
+        from . import kernels as k
+
+        rows = torch.empty((3, self.grid.channels, k.LANES) if self.soft else (self.grid.channels, k.LANES))
+        return rows.numpy(), torch.empty((k.LANE_ROWS, k.LANES)).numpy()
 
 
 def _curves(problem: Problem) -> list[Curve]:

@@ -30,10 +30,12 @@ SQRT_HALF = 0x3F3504F3  # its float32 bits
 FEW = 16  # up to this many classes, comparing each with the label is faster than jumping to the label's row
 
 # Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
-_INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# Nothing here allocates; without _nrt=False the counting of references to views would cost as much as the arithmetic.
+_ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+_INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
-KERNEL: dict[str, Any] = {"error_model": "numpy", "fastmath": FAST["fastmath"], "nogil": True, "cache": True}
+KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "cache": True}
 
 # Rows of `partial` and of the upstream gradients: the sums of `Stats`. Under a sigmoid a curve takes two: yes and no.
 N, T, TT, FP, FN, FP2, FN2, SPREAD, SPREAD_NO, CURVES = range(10)
@@ -147,7 +149,7 @@ def log(x):  # type: ignore[no-untyped-def]
 
 
 def widen(raw: Any) -> Any:
-    """A stored logit as float32. A bfloat16 comes as uint16 bits, a float16 as int16 bits: NumPy lacks the first."""
+    """A stored number as float32. A bfloat16 comes as uint16 bits, a float16 as int16 bits."""
 
 
 def narrow(value: Any, flat: Any) -> Any:
@@ -160,7 +162,9 @@ def _widen(raw):  # type: ignore[no-untyped-def]
         return lambda raw: raw
     if raw == types.uint16:
         return lambda raw: float_of(np.int64(raw) << 16)
-    return _from_float16
+    if raw == types.int16:
+        return _from_float16
+    return lambda raw: np.float32(raw)
 
 
 @overload(narrow)
@@ -226,7 +230,8 @@ def dot_where(w, x, groups):  # type: ignore[no-untyped-def]
     """Σ w x in which 0 · ∞ is 0."""
     s = np.float32(0.0)
     for i in range(GROUP * groups):
-        s += w[i] * x[i] if w[i] != 0 else np.float32(0.0)
+        product = w[i] * x[i]
+        s += product if w[i] != 0 else np.float32(0.0)
     return s
 
 
@@ -244,7 +249,8 @@ def curve(gamma, u, o, out, groups):  # type: ignore[no-untyped-def]
             out[i] = o[i] * o[i] * u[i]
     else:
         for i in range(GROUP * groups):
-            base = np.float32(1e-30) if o[i] < np.float32(1e-30) else o[i]
+            base = o[i]
+            base = np.float32(1e-30) if base < np.float32(1e-30) else base
             out[i] = exp(gamma * log(base)) * u[i]
 
 
@@ -256,14 +262,16 @@ def curve_slope(gamma, u, o, p, out, groups):  # type: ignore[no-untyped-def]
             out[i] = np.float32(1.0)
         return
     for i in range(GROUP * groups):
-        bounded = np.float32(1e30) if u[i] > np.float32(1e30) else u[i]
+        bounded = u[i]
+        bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
         out[i] = o[i] + gamma * p[i] * bounded
     if gamma == 2:
         for i in range(GROUP * groups):
             out[i] *= o[i]
     elif gamma != 1:
         for i in range(GROUP * groups):
-            base = np.float32(1e-30) if o[i] < np.float32(1e-30) else o[i]
+            base = o[i]
+            base = np.float32(1e-30) if base < np.float32(1e-30) else base
             out[i] *= exp((gamma - np.float32(1.0)) * log(base))
 
 
@@ -285,42 +293,58 @@ def block_of(image, begin, end):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
+def start_of(field, block, channel):  # type: ignore[no-untyped-def]
+    """Where a block begins in the tensor's memory: slice first, since LLVM vectorises an index that counts from 0."""
+    return block.image * field.image + channel * field.channel + block.begin * field.pixel
+
+
+@njit(**FAST)
+def load_dense(source, count, out):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        out[i] = widen(source[i])
+
+
+@njit(**FAST)
+def save(values, count, target):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        target[i] = values[i]
+
+
+@njit(**FAST)
+def load_strided(source, stride, count, out):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        out[i] = widen(source[i * stride])
+
+
+@njit(**FAST)
+def store_strided(values, stride, count, target):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        target[i * stride] = narrow(values[i], target)
+
+
+@njit(**FAST)
+def store_dense(values, count, target):  # type: ignore[no-untyped-def]
+    for i in range(count):
+        target[i] = narrow(values[i], target)
+
+
+@njit(**FAST)
 def load(field, block, channel, out):  # type: ignore[no-untyped-def]
-    """One channel of a block of logits, as float32, padded with zeros."""
-    first = block.image * field.image + channel * field.channel + block.begin * field.pixel
+    """One channel of a block, as float32, padded with zeros."""
     if field.pixel == 1:
-        for i in range(block.count):
-            out[i] = widen(field.flat[first + i])
+        load_dense(field.flat[start_of(field, block, channel) :], block.count, out)
     else:
-        for i in range(block.count):
-            out[i] = widen(field.flat[first + i * field.pixel])
+        load_strided(field.flat[start_of(field, block, channel) :], field.pixel, block.count, out)
     for i in range(block.count, GROUP * block.groups):
         out[i] = np.float32(0.0)
 
 
 @njit(**FAST)
 def store(field, block, channel, values):  # type: ignore[no-untyped-def]
-    first = block.image * field.image + channel * field.channel + block.begin * field.pixel
     if field.pixel == 1:
-        for i in range(block.count):
-            field.flat[first + i] = narrow(values[i], field.flat)
+        store_dense(values, block.count, field.flat[start_of(field, block, channel) :])
     else:
-        for i in range(block.count):
-            field.flat[first + i * field.pixel] = narrow(values[i], field.flat)
-
-
-@njit(**FAST)
-def load_target(target, block, channel, out):  # type: ignore[no-untyped-def]
-    """One channel of a target, or the labels themselves, as float32."""
-    first = block.image * target.image + channel * target.channel + block.begin * target.pixel
-    if target.pixel == 1:
-        for i in range(block.count):
-            out[i] = np.float32(target.flat[first + i])
-    else:
-        for i in range(block.count):
-            out[i] = np.float32(target.flat[first + i * target.pixel])
-    for i in range(block.count, GROUP * block.groups):
-        out[i] = np.float32(0.0)
+        store_strided(values, field.pixel, block.count, field.flat[start_of(field, block, channel) :])
 
 
 @njit(**FAST)
@@ -330,9 +354,9 @@ def load_weights(known, grid, block, weight):  # type: ignore[no-untyped-def]
         for i in range(block.count):
             weight[i] = np.float32(0.0)
     elif len(known.weight) > 0:
-        first = block.image * grid.pixels + block.begin
+        source = known.weight[block.image * grid.pixels + block.begin :]
         for i in range(block.count):
-            weight[i] = known.weight[first + i]
+            weight[i] = source[i]
     else:
         for i in range(block.count):
             weight[i] = np.float32(1.0)
@@ -346,25 +370,14 @@ def load_labels(known, grid, block, weight, label, limits):  # type: ignore[no-u
 
     A label out of range is ignored too: the caller raises when it sees `limits`.
     """
-    first = block.image * known.target.image + block.begin
-    low, high = np.int64(2**62), np.int64(-(2**62))
-    for i in range(block.count):
-        y = np.int64(known.target.flat[first + i])
-        valid = y != known.ignore and weight[i] != 0
-        low = min(low, y if valid else low)
-        high = max(high, y if valid else high)
-        weight[i] = weight[i] if valid else np.float32(0.0)
-        label[i] = np.float32(y)
-    if low <= high:
-        limits[0] = min(limits[0], np.float64(low))
-        limits[1] = max(limits[1], np.float64(high))
+    load(known.target, block, 0, label)
+    drop_ignored(known.ignore, label, weight, block.groups)
+    low, high = widen_limits(weight, label, limits, block.groups)
     if low < 0 or high >= grid.channels:
-        for i in range(block.count):
-            weight[i] = weight[i] if 0 <= label[i] < grid.channels else np.float32(0.0)
-    for i in range(block.count, GROUP * block.groups):
-        label[i] = np.float32(0.0)
-    ignored = clear_ignored(weight, label, block.groups) > GROUP * block.groups - block.count
-    return ignored
+        for i in range(GROUP * block.groups):
+            w, y = weight[i], label[i]
+            weight[i] = w if (y >= 0) & (y < grid.channels) else np.float32(0.0)
+    return clear_ignored(weight, label, block.groups) > GROUP * block.groups - block.count
 
 
 @njit(**FAST)
@@ -372,7 +385,8 @@ def drop_ignored(ignore, value, weight, groups):  # type: ignore[no-untyped-def]
     """Weight 0 where the target says "ignore"."""
     ignored = np.float32(ignore)
     for i in range(GROUP * groups):
-        weight[i] = weight[i] if value[i] != ignored else np.float32(0.0)
+        w = weight[i]
+        weight[i] = w if value[i] != ignored else np.float32(0.0)
 
 
 @njit(**FAST)
@@ -380,7 +394,8 @@ def clear_ignored(weight, values, groups):  # type: ignore[no-untyped-def]
     """Zeros where the weight is 0. Returns how many."""
     ignored = 0
     for i in range(GROUP * groups):
-        values[i] = values[i] if weight[i] != 0 else np.float32(0.0)
+        value = values[i]
+        values[i] = value if weight[i] != 0 else np.float32(0.0)
         ignored += weight[i] == 0
     return ignored
 
@@ -390,10 +405,12 @@ def widen_limits(weight, value, limits, groups):  # type: ignore[no-untyped-def]
     """The smallest and largest valid target so far."""
     low, high = np.float32(np.inf), np.float32(-np.inf)
     for i in range(GROUP * groups):
-        low = min(low, value[i] if weight[i] != 0 else low)
-        high = max(high, value[i] if weight[i] != 0 else high)
+        x, valid = value[i], weight[i] != 0
+        low = min(low, x if valid else low)
+        high = max(high, x if valid else high)
     limits[0] = min(limits[0], np.float64(low))
     limits[1] = max(limits[1], np.float64(high))
+    return low, high
 
 
 @njit(**FAST)
@@ -407,7 +424,8 @@ def load_rows(logits, block, rows, lane, ignored):  # type: ignore[no-untyped-de
         if ignored:
             clear_ignored(lane[WEIGHT], rows[c], block.groups)
         for i in range(lanes):
-            lane[PEAK, i] = rows[c, i] if rows[c, i] > lane[PEAK, i] else lane[PEAK, i]
+            z, peak = rows[c, i], lane[PEAK, i]
+            lane[PEAK, i] = z if z > peak else peak
 
 
 # ---------------------------------------------------------------------------------------------------- softmax
@@ -424,9 +442,9 @@ def exponentiate(rows, lane, groups):  # type: ignore[no-untyped-def]
         for c in range(len(rows)):
             mine = np.float32(c)
             for i in range(lanes):
-                lane[OWN, i] = rows[c, i] if lane[LABEL, i] == mine else lane[OWN, i]
-            for i in range(lanes):
-                rows[c, i] = np.float32(-np.inf) if lane[LABEL, i] == mine else rows[c, i]
+                z, own, hit = rows[c, i], lane[OWN, i], lane[LABEL, i] == mine
+                lane[OWN, i] = z if hit else own
+                rows[c, i] = np.float32(-np.inf) if hit else z
     else:
         for i in range(lanes):
             c = int(lane[LABEL, i])
@@ -475,7 +493,8 @@ def add_by_label(values, label, groups, out):  # type: ignore[no-untyped-def]
         for c in range(len(out)):
             mine, s = np.float32(c), np.float32(0.0)
             for i in range(GROUP * groups):
-                s += values[i] if label[i] == mine else np.float32(0.0)
+                value = values[i]
+                s += value if label[i] == mine else np.float32(0.0)
             out[c] += s
     else:
         for i in range(GROUP * groups):
@@ -489,7 +508,8 @@ def pick_by_label(table, label, groups, out):  # type: ignore[no-untyped-def]
         for c in range(len(table)):
             mine, value = np.float32(c), table[c]
             for i in range(GROUP * groups):
-                out[i] = value if label[i] == mine else out[i]
+                before = out[i]
+                out[i] = value if label[i] == mine else before
     else:
         for i in range(GROUP * groups):
             out[i] = table[int(label[i])]
@@ -524,9 +544,7 @@ def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def softmax_sums(start, stop, grid, logits, known, ask, partial, limits, u):  # type: ignore[no-untyped-def]
-    rows = np.empty((grid.channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
+def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         out = partial[chunk]
@@ -553,8 +571,7 @@ def softmax_sums(start, stop, grid, logits, known, ask, partial, limits, u):  # 
             if len(u) > 0:
                 clear_ignored(lane[WEIGHT], lane[U], groups)
                 there = image * grid.pixels + begin
-                for i in range(block.count):
-                    u[there + i] = lane[U, i]
+                save(lane[U], block.count, u[there:])
 
 
 @njit(**FAST)
@@ -621,7 +638,8 @@ def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-u
         for i in range(lanes):
             row[i] *= lane[VALUE, i] * g + lane[PUSH, i]
     for i in range(lanes):
-        row[i] = lane[OWN_PUSH, i] if lane[LABEL, i] == mine else row[i]
+        own, other = lane[OWN_PUSH, i], row[i]
+        row[i] = own if lane[LABEL, i] == mine else other
     if ask.spread:
         g = upstream[SPREAD, c]
         for i in range(lanes):
@@ -629,17 +647,14 @@ def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-u
 
 
 @njit(**KERNEL)
-def softmax_gradient(start, stop, grid, logits, known, ask, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
-    rows = np.empty((grid.channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
-    limits = np.empty(2)
+def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, limits, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
-            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits)
+            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits[chunk])
             load_rows(logits, block, rows, lane, ignored)
             exponentiate(rows, lane, groups)
             finish_pixels(lane, groups)
@@ -657,8 +672,9 @@ def load_upstream(values, there, block, weight, out):  # type: ignore[no-untyped
     for i in range(GROUP * block.groups):
         out[i] = np.float32(0.0)
     if len(values) > 0:
+        source = values[there:]
         for i in range(block.count):
-            out[i] = values[there + i]
+            out[i] = source[i]
         clear_ignored(weight, out, block.groups)
 
 
@@ -714,7 +730,7 @@ def load_channel(grid, logits, known, block, channel, one_vs_rest, lane, limits)
     """LOGIT, TARGET and LIVE (the weight) of one channel."""
     groups = block.groups
     load(logits, block, channel, lane[LOGIT])
-    load_target(known.target, block, channel, lane[TARGET])
+    load(known.target, block, channel, lane[TARGET])
     for i in range(GROUP * groups):
         lane[LIVE, i] = lane[WEIGHT, i]
     drop_ignored(known.ignore, lane[TARGET], lane[LIVE], groups)
@@ -724,7 +740,7 @@ def load_channel(grid, logits, known, block, channel, one_vs_rest, lane, limits)
     if one_vs_rest:
         mine = np.float32(channel)
         for i in range(GROUP * groups):
-            lane[TARGET, i] = np.float32(1.0) if lane[TARGET, i] == mine else np.float32(0.0)
+            lane[TARGET, i] = np.float32(lane[TARGET, i] == mine)
 
 
 @njit(**FAST)
@@ -747,8 +763,7 @@ def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def sigmoid_sums(start, stop, grid, logits, known, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
+def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
@@ -761,20 +776,18 @@ def sigmoid_sums(start, stop, grid, logits, known, one_vs_rest, ask, partial, li
                 add_channel(ask, lane, groups, True, partial[chunk, :, c])
                 if len(u) > 0:
                     for i in range(GROUP * groups):
-                        lane[VALUE, i] = lane[U_YES, i] if lane[TARGET, i] != 0 else lane[U_NO, i]
+                        yes, no = lane[U_YES, i], lane[U_NO, i]
+                        lane[VALUE, i] = yes if lane[TARGET, i] != 0 else no
                     clear_ignored(lane[LIVE], lane[VALUE], groups)
                     there = (image * grid.channels + c) * grid.pixels + begin
-                    for i in range(block.count):
-                        u[there + i] = lane[VALUE, i]
+                    save(lane[VALUE], block.count, u[there:])
 
 
 @njit(**KERNEL)
 def sigmoid_gradient(  # type: ignore[no-untyped-def]
-    start, stop, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out
+    start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, limits, upstream, upstream_u, out
 ):
     """With a = z for "no" and −z for "yes", ∂/∂a = o (h + share · (1−o) (G + 2 o G2)), where h = w ∂/∂u."""
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
-    limits = np.empty(2)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
@@ -782,7 +795,7 @@ def sigmoid_gradient(  # type: ignore[no-untyped-def]
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
-                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits)
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits[chunk])
                 sigmoid_events(lane, groups)
                 split_weight(lane, groups)
                 g = upstream[image, :, c]
@@ -816,7 +829,7 @@ def load_soft(grid, logits, known, block, rows, shares, depth, lane, limits):  #
     groups = block.groups
     load_weights(known, grid, block, lane[WEIGHT])
     for c in range(len(rows)):
-        load_target(known.target, block, c, shares[c])
+        load(known.target, block, c, shares[c])
         drop_ignored(known.ignore, shares[c], lane[WEIGHT], groups)
     for c in range(len(rows)):
         clear_ignored(lane[WEIGHT], shares[c], groups)
@@ -830,7 +843,8 @@ def load_soft(grid, logits, known, block, rows, shares, depth, lane, limits):  #
         for i in range(GROUP * groups):
             depth[c, i] = lane[PEAK, i] - rows[c, i]
         for i in range(GROUP * groups):
-            lane[LABEL, i] = mine if rows[c, i] == lane[PEAK, i] else lane[LABEL, i]
+            before = lane[LABEL, i]
+            lane[LABEL, i] = mine if rows[c, i] == lane[PEAK, i] else before
     exponentiate(rows, lane, groups)
     finish_pixels(lane, groups)
     surprise(lane, groups)
@@ -840,18 +854,17 @@ def load_soft(grid, logits, known, block, rows, shares, depth, lane, limits):  #
 def soft_event(lane, groups, mine, exps, share, depth):  # type: ignore[no-untyped-def]
     """P, Q, U_YES and TARGET of a class. Only the likeliest can have 1 − p near 0, and for it that is at hand."""
     for i in range(GROUP * groups):
-        p = exps[i] * lane[SCALE, i]
-        lane[P, i] = lane[HIT, i] if lane[LABEL, i] == mine else p
-        lane[Q, i] = lane[MISS, i] if lane[LABEL, i] == mine else np.float32(1.0) - p
+        p, hit, miss, likeliest = exps[i] * lane[SCALE, i], lane[HIT, i], lane[MISS, i], lane[LABEL, i] == mine
+        lane[P, i] = hit if likeliest else p
+        lane[Q, i] = miss if likeliest else np.float32(1.0) - p
     for i in range(GROUP * groups):
         lane[U_YES, i] = lane[LOG_SUM, i] + depth[i]
         lane[TARGET, i] = share[i]
 
 
 @njit(**KERNEL)
-def soft_sums(start, stop, grid, logits, known, ask, partial, limits):  # type: ignore[no-untyped-def]
-    rows, shares, depth = np.empty((3, grid.channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
+def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, limits):  # type: ignore[no-untyped-def]
+    rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
@@ -863,20 +876,18 @@ def soft_sums(start, stop, grid, logits, known, ask, partial, limits):  # type: 
 
 
 @njit(**KERNEL)
-def soft_gradient(start, stop, grid, logits, known, ask, upstream, out):  # type: ignore[no-untyped-def]
+def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, limits, upstream, out):  # type: ignore[no-untyped-def]
     """∂/∂z_k = p_k (q_k − Σ p q) + p_k Σ h − h_k, with q = w ∂/∂p and h = w ∂/∂u of each class.
 
     For the likeliest class, where this would cancel: p (q (1−p) − Σ_others p q) + p Σ_others h − h (1−p).
     """
-    rows, shares, depth = np.empty((3, grid.channels, LANES), np.float32)
-    lane = np.empty((LANE_ROWS, LANES), np.float32)
-    limits = np.empty(2)
+    rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
-            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits)
+            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits[chunk])
             for i in range(GROUP * groups):
                 lane[INNER, i] = np.float32(0.0)
                 lane[PULL, i] = np.float32(0.0)
@@ -900,11 +911,12 @@ def class_push(lane, groups, mine, upstream, q, h):  # type: ignore[no-untyped-d
         q[i] = lane[NO, i] * (fp + lane[P, i] * fp2) - lane[YES, i] * (fn + lane[Q, i] * fn2)
         h[i] = lane[SLOPE, i]
     for i in range(GROUP * groups):
-        own, pushed, pulled = lane[LABEL, i] == mine, lane[P, i] * q[i], h[i]
-        lane[INNER, i] += np.float32(0.0) if own else pushed
-        lane[PULL, i] += np.float32(0.0) if own else pulled
-        lane[OWN_PUSH, i] = pushed if own else lane[OWN_PUSH, i]
-        lane[OWN, i] = pulled if own else lane[OWN, i]
+        likeliest, pushed, pulled = lane[LABEL, i] == mine, lane[P, i] * q[i], h[i]
+        own_push, own_pull = lane[OWN_PUSH, i], lane[OWN, i]
+        lane[INNER, i] += np.float32(0.0) if likeliest else pushed
+        lane[PULL, i] += np.float32(0.0) if likeliest else pulled
+        lane[OWN_PUSH, i] = pushed if likeliest else own_push
+        lane[OWN, i] = pulled if likeliest else own_pull
 
 
 @njit(**FAST)
@@ -915,5 +927,5 @@ def finish_soft(lane, groups, mine, row, q, h):  # type: ignore[no-untyped-def]
         row[i] = row[i] * lane[SCALE, i] * (q[i] - inner + pull) - h[i]
     for i in range(GROUP * groups):
         miss = lane[MISS, i]
-        likeliest = lane[HIT, i] * (q[i] * miss - lane[INNER, i] + lane[PULL, i]) - h[i] * miss
-        row[i] = likeliest if lane[LABEL, i] == mine else row[i]
+        likeliest, other = lane[HIT, i] * (q[i] * miss - lane[INNER, i] + lane[PULL, i]) - h[i] * miss, row[i]
+        row[i] = likeliest if lane[LABEL, i] == mine else other
