@@ -95,14 +95,15 @@ class _Sums(torch.autograd.Function):
         job = _Job(problem)
         partial = np.zeros((job.chunks, job.sum_rows, job.grid.channels))
         u = torch.empty(job.u_shape if problem.want.u else 0)
-        job.run(job.forward, partial, job.limits, *([] if job.soft else [u.view(-1).numpy()]))
+        limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])  # of the target; one more, so it is never empty
+        job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
 
         sums = torch.from_numpy(partial.reshape(job.grid.images, -1, *partial.shape[1:]).sum(1))
         fixed = sums[:, : k.FP]
         if job.hard_softmax:
             t = fixed[:, k.T]
             fixed = torch.stack([t.sum(1, keepdim=True).expand_as(t), t, t], dim=1)
-        outputs = [fixed, sums[:, k.FP :].contiguous(), job.limits[:, 0].min().item(), job.limits[:, 1].max().item()]
+        outputs = [fixed, sums[:, k.FP :].contiguous(), limits[:, 0].min().item(), limits[:, 1].max().item()]
         ctx.save_for_backward(logits, problem.target, problem.weight, problem.sample)
         ctx.settings = (problem.task, problem.ignore_index, problem.want)
         ctx.set_materialize_grads(False)
@@ -136,7 +137,7 @@ def _gradient(problem: Problem, upstream: Tensor | None, upstream_u: Tensor | No
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
         out = torch.empty_like(problem.logits, memory_format=torch.contiguous_format)
-    job.run(job.backward, job.limits, table, *([] if job.soft else [flat_u.numpy()]), _field(out))
+    job.run(job.backward, table, *([] if job.soft else [flat_u.numpy()]), _field(out))
     return out
 
 
@@ -179,8 +180,6 @@ class _Job:
         chunks_per_image = max(1, -(-pixels // chunk))
         self.grid = k.Grid(images, channels, pixels, chunk, chunks_per_image)
         self.chunks = images * chunks_per_image
-
-        self.limits = np.full((self.chunks + 1, 2), [np.inf, -np.inf])  # smallest and largest target; + 1: never empty
 
         self.soft = problem.task == "multiclass" and not problem.hard
         self.hard_softmax = problem.task == "multiclass" and problem.hard

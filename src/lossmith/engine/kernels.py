@@ -41,9 +41,9 @@ KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "c
 N, T, TT, FP, FN, FP2, FN2, SPREAD, SPREAD_NO, CURVES = range(10)
 
 # Rows of `lane`. Softmax: "own" is the pixel's label, or the likeliest class if the target is soft.
-WEIGHT, LABEL, PEAK, OWN, REST, SCALE, HIT, MISS, U, LOG_SUM, VALUE, INNER, PULL, PUSH, OWN_PUSH = range(15)
+WEIGHT, LABEL, PEAK, OWN, REST, SCALE, HIT, MISS, U, LOG_SUM, VALUE, INNER, PULL, PUSH, OWN_PUSH, LOW, HIGH = range(17)
 # Sigmoid, and one class of a soft target: the events "yes" and "no", their surprise and their share of the weight.
-LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = range(15, 27)
+LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = range(17, 29)
 
 
 class Field(NamedTuple):
@@ -365,52 +365,54 @@ def load_weights(known, grid, block, weight):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def load_labels(known, grid, block, weight, label, limits):  # type: ignore[no-untyped-def]
+def load_labels(known, grid, block, lane):  # type: ignore[no-untyped-def]
     """Hard labels, as float32 in 0 … C−1; an ignored pixel gets weight 0 and label 0. Whether there are any such.
 
-    A label out of range is ignored too: the caller raises when it sees `limits`.
+    A label out of range is ignored too: the caller raises when it sees the limits.
     """
-    load(known.target, block, 0, label)
-    drop_ignored(known.ignore, label, weight, block.groups)
-    low, high = widen_limits(weight, label, limits, block.groups)
-    if low < 0 or high >= grid.channels:
-        for i in range(GROUP * block.groups):
-            w, y = weight[i], label[i]
-            weight[i] = w if (y >= 0) & (y < grid.channels) else np.float32(0.0)
-    return clear_ignored(weight, label, block.groups) > GROUP * block.groups - block.count
+    load(known.target, block, 0, lane[LABEL])
+    drop_ignored(known.ignore, lane[LABEL], lane[WEIGHT], lane, block.groups)
+    top, ignored = np.float32(grid.channels - 1), np.float32(0.0)
+    for i in range(GROUP * block.groups):
+        weight, label = lane[WEIGHT, i], lane[LABEL, i]
+        valid = (weight != 0) & (label >= 0) & (label <= top)
+        lane[WEIGHT, i] = weight if valid else np.float32(0.0)
+        lane[LABEL, i] = label if valid else np.float32(0.0)
+        ignored += np.float32(0.0) if valid else np.float32(1.0)
+    return ignored > GROUP * block.groups - block.count
 
 
 @njit(**FAST)
-def drop_ignored(ignore, value, weight, groups):  # type: ignore[no-untyped-def]
-    """Weight 0 where the target says "ignore"."""
+def drop_ignored(ignore, target, weight, lane, groups):  # type: ignore[no-untyped-def]
+    """Weight 0 where the target says "ignore". LOW and HIGH follow the smallest and largest valid target."""
     ignored = np.float32(ignore)
     for i in range(GROUP * groups):
-        w = weight[i]
-        weight[i] = w if value[i] != ignored else np.float32(0.0)
+        w, x, low, high = weight[i], target[i], lane[LOW, i], lane[HIGH, i]
+        w = w if x != ignored else np.float32(0.0)
+        lane[LOW, i] = x if (w != 0) & (x < low) else low
+        lane[HIGH, i] = x if (w != 0) & (x > high) else high
+        weight[i] = w
+
+
+@njit(**FAST)
+def reset_limits(lane):  # type: ignore[no-untyped-def]
+    for i in range(LANES):
+        lane[LOW, i] = np.float32(np.inf)
+        lane[HIGH, i] = np.float32(-np.inf)
+
+
+@njit(**FAST)
+def save_limits(lane, limits):  # type: ignore[no-untyped-def]
+    for i in range(LANES):
+        limits[0] = min(limits[0], np.float64(lane[LOW, i]))
+        limits[1] = max(limits[1], np.float64(lane[HIGH, i]))
 
 
 @njit(**FAST)
 def clear_ignored(weight, values, groups):  # type: ignore[no-untyped-def]
-    """Zeros where the weight is 0. Returns how many."""
-    ignored = 0
     for i in range(GROUP * groups):
         value = values[i]
         values[i] = value if weight[i] != 0 else np.float32(0.0)
-        ignored += weight[i] == 0
-    return ignored
-
-
-@njit(**FAST)
-def widen_limits(weight, value, limits, groups):  # type: ignore[no-untyped-def]
-    """The smallest and largest valid target so far."""
-    low, high = np.float32(np.inf), np.float32(-np.inf)
-    for i in range(GROUP * groups):
-        x, valid = value[i], weight[i] != 0
-        low = min(low, x if valid else low)
-        high = max(high, x if valid else high)
-    limits[0] = min(limits[0], np.float64(low))
-    limits[1] = max(limits[1], np.float64(high))
-    return low, high
 
 
 @njit(**FAST)
@@ -467,14 +469,15 @@ def finish_pixels(lane, groups):  # type: ignore[no-untyped-def]
     elsewhere the rest is at least 1. The brackets matter.
     """
     for i in range(GROUP * groups):
-        below = lane[OWN, i] - lane[PEAK, i]
-        own = exp(below)
-        scale = np.float32(1.0) / (lane[REST, i] + own)
+        lane[OWN, i] -= lane[PEAK, i]
+        lane[HIT, i] = exp(lane[OWN, i])
+    for i in range(GROUP * groups):
+        own, rest = lane[HIT, i], lane[REST, i]
+        scale = np.float32(1.0) / (rest + own)
         lane[SCALE, i] = scale
         lane[HIT, i] = own * scale
-        lane[MISS, i] = lane[REST, i] * scale
-        lane[LOG_SUM, i] = lane[REST, i] + (own - np.float32(1.0))
-        lane[OWN, i] = below
+        lane[MISS, i] = rest * scale
+        lane[LOG_SUM, i] = rest + (own - np.float32(1.0))
 
 
 @njit(**EXACT)
@@ -547,12 +550,13 @@ def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
 def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
+        reset_limits(lane)
         out = partial[chunk]
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
-            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits[chunk])
+            ignored = load_labels(known, grid, block, lane)
             load_rows(logits, block, rows, lane, ignored)
             if ask.spread:
                 for c in range(grid.channels):
@@ -572,18 +576,24 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
                 clear_ignored(lane[WEIGHT], lane[U], groups)
                 there = image * grid.pixels + begin
                 save(lane[U], block.count, u[there:])
+        save_limits(lane, limits[chunk])
 
 
 @njit(**FAST)
 def pixel_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """PULL += weight · ∂/∂u of everything that is a function of the label's u."""
-    if len(ask.gammas) > 0:
-        surprise(lane, groups)
+    known = False
     for k in range(len(ask.gammas)):
-        curve_slope(ask.gammas[k], lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
         pick_by_label(upstream[CURVES + k], lane[LABEL], groups, lane[INNER])
+        multiply(lane[INNER], lane[WEIGHT], lane[INNER], groups)
+        if ask.gammas[k] > 0:  # otherwise f' is 1
+            if not known:
+                surprise(lane, groups)
+                known = True
+            curve_slope(ask.gammas[k], lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
+            multiply(lane[INNER], lane[VALUE], lane[INNER], groups)
         for i in range(GROUP * groups):
-            lane[PULL, i] += lane[WEIGHT, i] * lane[INNER, i] * lane[VALUE, i]
+            lane[PULL, i] += lane[INNER, i]
 
 
 @njit(**FAST)
@@ -647,14 +657,14 @@ def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-u
 
 
 @njit(**KERNEL)
-def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, limits, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
+def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
-            ignored = load_labels(known, grid, block, lane[WEIGHT], lane[LABEL], limits[chunk])
+            ignored = load_labels(known, grid, block, lane)
             load_rows(logits, block, rows, lane, ignored)
             exponentiate(rows, lane, groups)
             finish_pixels(lane, groups)
@@ -726,15 +736,14 @@ def pixel_slope(ask, lane, groups, upstream, share, u, o, p, out, spread, curves
 
 
 @njit(**FAST)
-def load_channel(grid, logits, known, block, channel, one_vs_rest, lane, limits):  # type: ignore[no-untyped-def]
+def load_channel(grid, logits, known, block, channel, one_vs_rest, lane):  # type: ignore[no-untyped-def]
     """LOGIT, TARGET and LIVE (the weight) of one channel."""
     groups = block.groups
     load(logits, block, channel, lane[LOGIT])
     load(known.target, block, channel, lane[TARGET])
     for i in range(GROUP * groups):
         lane[LIVE, i] = lane[WEIGHT, i]
-    drop_ignored(known.ignore, lane[TARGET], lane[LIVE], groups)
-    widen_limits(lane[LIVE], lane[TARGET], limits, groups)
+    drop_ignored(known.ignore, lane[TARGET], lane[LIVE], lane, groups)
     clear_ignored(lane[LIVE], lane[LOGIT], groups)
     clear_ignored(lane[LIVE], lane[TARGET], groups)
     if one_vs_rest:
@@ -766,12 +775,13 @@ def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
 def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
+        reset_limits(lane)
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
-                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits[chunk])
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
                 sigmoid_events(lane, groups)
                 add_channel(ask, lane, groups, True, partial[chunk, :, c])
                 if len(u) > 0:
@@ -781,11 +791,12 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
                     clear_ignored(lane[LIVE], lane[VALUE], groups)
                     there = (image * grid.channels + c) * grid.pixels + begin
                     save(lane[VALUE], block.count, u[there:])
+        save_limits(lane, limits[chunk])
 
 
 @njit(**KERNEL)
 def sigmoid_gradient(  # type: ignore[no-untyped-def]
-    start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, limits, upstream, upstream_u, out
+    start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out
 ):
     """With a = z for "no" and −z for "yes", ∂/∂a = o (h + share · (1−o) (G + 2 o G2)), where h = w ∂/∂u."""
     for chunk in range(start, stop):
@@ -795,7 +806,7 @@ def sigmoid_gradient(  # type: ignore[no-untyped-def]
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
-                load_channel(grid, logits, known, block, c, one_vs_rest, lane, limits[chunk])
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
                 sigmoid_events(lane, groups)
                 split_weight(lane, groups)
                 g = upstream[image, :, c]
@@ -824,16 +835,15 @@ def channel_gradient(lane, groups, upstream):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def load_soft(grid, logits, known, block, rows, shares, depth, lane, limits):  # type: ignore[no-untyped-def]
+def load_soft(grid, logits, known, block, rows, shares, depth, lane):  # type: ignore[no-untyped-def]
     """rows: exps without the likeliest class, which is LABEL; shares: the target; depth: peak − logit."""
     groups = block.groups
     load_weights(known, grid, block, lane[WEIGHT])
     for c in range(len(rows)):
         load(known.target, block, c, shares[c])
-        drop_ignored(known.ignore, shares[c], lane[WEIGHT], groups)
+        drop_ignored(known.ignore, shares[c], lane[WEIGHT], lane, groups)
     for c in range(len(rows)):
         clear_ignored(lane[WEIGHT], shares[c], groups)
-        widen_limits(lane[WEIGHT], shares[c], limits, groups)
     load_rows(logits, block, rows, lane, True)
     for i in range(GROUP * groups):
         lane[LABEL, i] = np.float32(0.0)
@@ -867,16 +877,18 @@ def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, lim
     rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
+        reset_limits(lane)
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
-            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits[chunk])
+            load_soft(grid, logits, known, block, rows, shares, depth, lane)
             for c in range(grid.channels):
                 soft_event(lane, block.groups, np.float32(c), rows[c], shares[c], depth[c])
                 add_channel(ask, lane, block.groups, False, partial[chunk, :, c])
+        save_limits(lane, limits[chunk])
 
 
 @njit(**KERNEL)
-def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, limits, upstream, out):  # type: ignore[no-untyped-def]
+def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream, out):  # type: ignore[no-untyped-def]
     """∂/∂z_k = p_k (q_k − Σ p q) + p_k Σ h − h_k, with q = w ∂/∂p and h = w ∂/∂u of each class.
 
     For the likeliest class, where this would cancel: p (q (1−p) − Σ_others p q) + p Σ_others h − h (1−p).
@@ -887,7 +899,7 @@ def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, limits, 
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
-            load_soft(grid, logits, known, block, rows, shares, depth, lane, limits[chunk])
+            load_soft(grid, logits, known, block, rows, shares, depth, lane)
             for i in range(GROUP * groups):
                 lane[INNER, i] = np.float32(0.0)
                 lane[PULL, i] = np.float32(0.0)
