@@ -10,6 +10,8 @@ _INTERRUPTED = 130
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, 2 for what the user can put right, 130 for Ctrl-C."""
     try:
+        from typer import Abort
+
         from lossmith.lab import UserError
         from lossmith.lab.commands import app
     except ModuleNotFoundError as error:
@@ -20,13 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
         return int(app(arguments, prog_name="lossmith", standalone_mode=False) or 0)
     except UserError as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Abort):
         _fail("stopped")
         return _INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for a wrong option or a missing argument has it
             raise
-        return _fail(" ".join(error.format_message().split()) + "; lossmith --help lists what there is")
+        message = " ".join(error.format_message().split())
+        if not message:  # a bare `lossmith`: the help is printed already
+            return 2
+        return _fail(f"{message}; lossmith --help lists what there is")
 
 
 def _fail(message: str) -> int:

@@ -83,11 +83,12 @@ def run(
         loss = parse_loss(text, settings, len(data.classes))
         record, predictions = run_trial(loss, seed, data, settings, on_step)
         identity = {"loss": text, "meaning": meanings[text], "settings": settings.as_json()}
-        _save({**identity, **record, "machine": machine(settings.device)}, predictions, out)
+        _save({**identity, **record, "machine": machine(settings.device, at_once)}, predictions, out)
         watch(text, seed, None)
 
     cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(cores if settings.device == "cpu" else 1)
+    at_once = cores if settings.device == "cpu" else 1
+    pool = ThreadPoolExecutor(at_once)
     try:
         for trial in as_completed([pool.submit(train, *each) for each in todo]):
             trial.result()
@@ -140,13 +141,14 @@ def as_json(content: Any) -> str:
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
 
 
-def machine(device: str) -> dict[str, Any]:
+def machine(device: str, at_once: int) -> dict[str, Any]:
     """What the times were measured on, and the versions behind the numbers."""
     packages = ("lossmith", "torch", "monai", "lightning-fabric", "numpy", "scipy")
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "threads_per_trial": torch.get_num_threads(),
+        "trials_at_once": at_once,
         "accelerator": torch.cuda.get_device_name() if device == "cuda" else "" if device == "cpu" else device,
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "versions": {name: version(name) for name in packages},
@@ -165,6 +167,7 @@ def _make_folders(out: Path) -> None:
 
 def _check_same(trials: list[dict[str, Any]], meanings: dict[str, str], settings: Settings, out: Path) -> None:
     asked = settings.as_json()
+    del asked["data"]  # the same images under another path are the same data: the fingerprint decides
     for trial in trials:
         for name, value in asked.items():
             before = trial["settings"].get(name)

@@ -175,7 +175,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
         x=inside,
         orientation="h",
         name="loss, forward and backward",
-        marker={"color": [colour[n] for n in names]},
+        marker={"color": [colour[n] for n in names], "line": {"width": 0}},
         hovertemplate="%{x:.2f} ms in the loss<extra></extra>",
     )
     figure.add_bar(
@@ -183,7 +183,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
         x=[t - i for t, i in zip(total, inside, strict=True)],
         orientation="h",
         name="network and optimizer",
-        marker={"color": _GRID},
+        marker={"color": _GRID, "line": {"width": 0}},
         text=[f"{t:.0f} ms, {i / t:.1%} in the loss" for t, i in zip(total, inside, strict=True)],
         textposition="inside",
         insidetextanchor="end",
@@ -206,7 +206,8 @@ def curves(drawn: dict[str, Curve], colour: Colours) -> str:
         horizontal_spacing=0.07,
         subplot_titles=("Value", "Size of the gradient", "Gradient on the foreground"),
     )
-    for n, (loss, curve) in enumerate(drawn.items()):
+    for n, loss in enumerate(colour):
+        curve = drawn[loss]
         for i, y in enumerate((curve.value, curve.gradient, curve.foreground)):
             figure.add_scatter(
                 x=curve.q,

@@ -116,7 +116,6 @@ def _ranking_row(row: Row, ranking: Ranking) -> dict[str, Any]:
         verdict = "highest mean"
     else:
         verdict = "no number" if difference is None else difference.verdict
-        verdict = {"worse": "lower", "better": "higher"}.get(verdict, verdict)
     return {"row": row, "difference": difference, "verdict": verdict, "score": row.mean["dice"]}
 
 
