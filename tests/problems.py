@@ -41,7 +41,7 @@ def labels_of(n_labels: int, *shape: int, seed: int = 0, ignore: bool = True) ->
     generator = torch.Generator().manual_seed(seed + 1)
     labels = torch.randint(0, n_labels, shape, generator=generator)
     hidden = torch.rand(shape, generator=generator) < 0.2
-    hidden.view(-1)[2] = True
+    hidden.view(-1)[2:3] = True  # at least one
     return labels.masked_fill(hidden, IGNORED) if ignore else labels
 
 

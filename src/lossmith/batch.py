@@ -156,6 +156,11 @@ class Batch:
         return self.stats.events
 
     @property
+    def every(self) -> list[Event]:
+        """All labels of the pixels, with how surprising each would be: what label smoothing spreads over."""
+        return self.stats.every
+
+    @property
     def label_weight(self) -> Tensor:
         """The weight of the pixels with each label; a label sum."""
         s = self.stats

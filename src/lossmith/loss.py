@@ -50,6 +50,8 @@ class Loss(Settings):
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
+        else:
+            cls.name = cls.__name__  # a family, or a loss that only its own code uses
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
@@ -112,6 +114,10 @@ class Loss(Settings):
         for key in options.keys() - takes:
             some = f"it takes {', '.join(sorted(takes))}" if takes else "it takes no keywords"
             raise TypeError(f"{self!r} takes no {key!r} in a call; {some}")
+        for key, value in options.items():
+            if isinstance(value, dict) and value.keys() - slots.keys():
+                named, there = (", ".join(map(repr, sorted(names))) for names in (value.keys() - slots.keys(), slots))
+                raise TypeError(f"{self._who()}: {key} names the inputs {named}, but there are {there}")
         batches = {}
         for slot, terms in slots.items():
             given = {k: v.get(slot) if isinstance(v, dict) else v for k, v in options.items()}

@@ -48,7 +48,7 @@ class PixelLoss(Dense):
         counted = batch.label_price(self.class_weight, "class_weight")
         price = self.price(batch)
         if self.reduction == "none" or self.curve() is None:
-            amount, weight = self._of_pixels(batch, counted, price)
+            amount, weight = self.pixels(batch, counted, price)
         else:
             amount, weight = self.label_sums(batch), batch.label_weight
             amount, weight = (x if counted is None else x * counted for x in (amount, weight))
@@ -62,7 +62,8 @@ class PixelLoss(Dense):
         assert curve is not None
         return batch.curve(curve)
 
-    def _of_pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
+        """w ℓ and w per pixel, under the class weights `counted` and the prices of the labels."""
         amount, weight = torch.zeros_like(batch.pixel_weight), torch.zeros_like(batch.pixel_weight)
         for event in batch.events:
             share = batch.pixel_weight if event.chance is None else batch.pixel_weight * event.chance
@@ -108,6 +109,15 @@ class CrossEntropyLoss(PixelLoss):
             return super().label_sums(batch)
         share = self.label_smoothing / batch.n_labels
         return (1 - self.label_smoothing) * super().label_sums(batch) + share * batch.spread
+
+    def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
+        amount, weight = super().pixels(batch, counted, price)
+        amount = (1 - self.label_smoothing) * amount
+        for u, label, _ in batch.every:
+            value = u * batch.pixel_weight * (self.label_smoothing / batch.n_labels)
+            value = value if counted is None else value * batch.at_labels(counted, label).to(value)
+            amount = amount + batch.natural(value)
+        return amount, weight
 
 
 class FocalLoss(PixelLoss):

@@ -116,6 +116,7 @@ class Stats:
     spread: Tensor | None = None
     curves: dict[Curve, Tensor] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    every: list[Event] = field(default_factory=list)  # with `u` and `spread`: all labels of every pixel
     weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
 
@@ -174,6 +175,8 @@ def _why_not_fused(problem: Problem) -> str | None:
         return "numba is not installed"
     if torch.compiler.is_compiling() or plain.transformed(problem.logits):
         return "the kernels cannot be traced by torch.compile or torch.func"
+    if problem.want.u and problem.want.spread:
+        return "per-pixel values with label smoothing"
     return cpu.refuses(problem)
 
 

@@ -6,11 +6,13 @@ target never exists.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import Curve, Event, Problem, Stats
+from . import Curve, Event, Problem, Stats, Want
 
 
 def statistics(problem: Problem) -> Stats:
@@ -27,6 +29,7 @@ def statistics(problem: Problem) -> Stats:
         for curve in problem.want.curves:
             stats.curves[curve] = _add(stats.curves.get(curve), _curve_sums(event, curve, stats, problem))
     stats.events = [_unflatten(event, problem) for event in stats.events] if problem.want.u else []
+    stats.every = [_unflatten(event, problem) for event in stats.every] if problem.want.u else []
     if stats.weight is not None:
         stats.weight = stats.weight.reshape(_pixel_shape(problem))
     return stats
@@ -37,26 +40,66 @@ def _softmax(problem: Problem, z: Tensor) -> Stats:
     want, n_classes = problem.want, z.shape[1]
     labels = problem.target.flatten(1) if problem.target.ndim > 1 else problem.target.unsqueeze(1)
     labels, weight, span = _valid(problem, labels.long(), z, n_classes - 1)
+    t = _by_label(weight, labels, n_classes)
+    n = t.sum(1, keepdim=True).expand_as(t)
     z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
-    p = z.softmax(1)
-    index = labels.unsqueeze(1)
-    others = p.scatter(1, index, 0.0)
-    miss = others.sum(1)  # 1 − p of the label, without cancellation
-
-    def by_label(x: Tensor) -> Tensor:
-        return _wide(x.new_zeros(z.shape[:2])).scatter_add(1, labels, _wide(x * weight))
-
-    n, t = _total(weight.unsqueeze(1)).expand(z.shape[:2]), by_label(torch.ones_like(weight))
     stats = Stats(n, t, t, weight=weight, target_range=span)
-    if want.errors:
-        stats.fp, stats.fn = _total(others * weight.unsqueeze(1)), by_label(miss)
-    if want.squares:
-        stats.fp2, stats.fn2 = _total(others.square() * weight.unsqueeze(1)), by_label(miss.square())
-    if want.u or want.curves:
-        stats.events = [Event(_surprise(z, p, miss, index), labels, None)]
+    stats.fp, stats.fn, stats.fp2, stats.fn2, u = _SoftmaxSums.apply(z, labels, weight, want)  # type: ignore[no-untyped-call]
+    if u is not None:
+        stats.events = [Event(u, labels, None)]
     if want.spread:
-        stats.spread = _total((_normaliser(z, p) - z) * weight.unsqueeze(1))
+        _add_spread(stats, z.logsumexp(1, keepdim=True) - z, weight.unsqueeze(1))
     return stats
+
+
+class _SoftmaxSums(torch.autograd.Function):
+    """fp, fn, fp2, fn2 and u of hard labels, with the gradient in closed form.
+
+    Autograd would keep and move a dozen tensors of the logits' size. With q = ∂L/∂p, h = ∂L/∂u and t the label,
+    ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) + h (p_k − [k = t]); at k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j,
+    which does not cancel. The backward is made of differentiable operations of its own.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(z: Tensor, labels: Tensor, weight: Tensor, want: Want) -> tuple[Tensor | None, ...]:
+        p = z.softmax(1)
+        others = p.scatter(1, labels.unsqueeze(1), 0.0)
+        miss = others.sum(1)
+        fp = fn = fp2 = fn2 = u = None
+        if want.errors:
+            fp, fn = _total(others * weight.unsqueeze(1)), _by_label(miss * weight, labels, z.shape[1])
+        if want.squares:
+            fp2 = _total(others.square() * weight.unsqueeze(1))
+            fn2 = _by_label(miss.square() * weight, labels, z.shape[1])
+        if want.u or want.curves:
+            far = _normaliser(z, p).squeeze(1) - z.gather(1, labels.unsqueeze(1)).squeeze(1)
+            u = torch.where(miss < 0.5, -torch.log1p(-miss), far)  # p_t may be too small to write, but not 1 − p_t
+        return fp, fn, fp2, fn2, u
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None, None]:
+        z, labels, weight = ctx.saved_tensors
+        fp, fn, fp2, fn2, h = (None if g is None else g.to(z.dtype) for g in upstream)
+        index = labels.unsqueeze(1)
+        p = z.softmax(1)
+        own, others = p.gather(1, index).squeeze(1), p.scatter(1, index, 0.0)
+        miss = others.sum(1)
+        push = z.new_zeros(()) if fp is None else fp.unsqueeze(2)  # q of the other classes
+        pull = torch.zeros_like(miss) if fn is None else -fn.gather(1, labels)  # q of the label
+        push = push if fp2 is None else push + 2 * fp2.unsqueeze(2) * others
+        pull = pull if fn2 is None else pull - 2 * miss * fn2.gather(1, labels)
+        h = torch.zeros_like(miss) if h is None else h
+        inner = (others * push).sum(1)
+        rest = others * (weight.unsqueeze(1) * push + (h - weight * (inner + own * pull)).unsqueeze(1))
+        mine = weight * own * (pull * miss - inner) - h * miss
+        return rest.scatter(1, index, mine.unsqueeze(1)), None, None, None
 
 
 def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
@@ -77,7 +120,7 @@ def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
         u = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
         stats.events = [Event(u[:, k], k, target[:, k]) for k in range(z.shape[1])]
     if want.spread:
-        stats.spread = _total((_normaliser(z, p) - z) * w)
+        _add_spread(stats, _normaliser(z, p) - z, w)
     return stats
 
 
@@ -103,7 +146,9 @@ def _sigmoid(problem: Problem, z: Tensor) -> Stats:
         else:
             stats.events = [Event(-F.logsigmoid(torch.where(target > 0, z, -z)), target.long(), None)]
     if want.spread:
-        stats.spread = torch.stack([_total(-F.logsigmoid(-z) * weight), _total(-F.logsigmoid(z) * weight)], 2)
+        no, yes = -F.logsigmoid(-z), -F.logsigmoid(z)
+        stats.spread = torch.stack([_total(no * weight), _total(yes * weight)], 2)
+        stats.every = [Event(no, 0, None), Event(yes, 1, None)]
     return stats
 
 
@@ -150,9 +195,9 @@ def _add_errors(stats: Stats, problem: Problem, weight: Tensor, target: Tensor, 
         stats.fn2 = _total(weight * target * miss.square())
 
 
-def _surprise(z: Tensor, p: Tensor, miss: Tensor, index: Tensor) -> Tensor:
-    """u = −ln p of the label: from 1 − p where that is small, from the logits where p may be too small to write."""
-    return torch.where(miss < 0.5, _small_surprise(miss), (_normaliser(z, p) - z.gather(1, index)).squeeze(1))
+def _add_spread(stats: Stats, u: Tensor, weight: Tensor) -> None:
+    stats.spread = _total(u * weight)
+    stats.every = [Event(u[:, k], k, None) for k in range(u.shape[1])]
 
 
 def _small_surprise(miss: Tensor) -> Tensor:
@@ -170,11 +215,11 @@ def _curve_sums(event: Event, curve: Curve, stats: Stats, problem: Problem) -> T
     value = curve(event.u) * stats.weight
     value = _wide(value if event.chance is None else value * event.chance)
     if problem.task == "multiclass":
-        zeros = value.new_zeros(stats.n.shape)
+        n_classes = stats.n.shape[1]
         if isinstance(event.label, int):
-            label = torch.full(event.u.shape, event.label, device=value.device)
-            return zeros.scatter_add(1, label, value)
-        return zeros.scatter_add(1, event.label, value)
+            own = torch.arange(n_classes, device=value.device) == event.label
+            return value.sum(1, keepdim=True) * own
+        return _by_label(value, event.label, n_classes)
     label = torch.full_like(event.u, event.label, dtype=torch.long) if isinstance(event.label, int) else event.label
     return value.new_zeros(*stats.n.shape, 2).scatter_add(2, label, value)
 
@@ -185,6 +230,12 @@ def _add(total: Tensor | None, more: Tensor) -> Tensor:
 
 def _like(target: Tensor, z: Tensor) -> Tensor:
     return (target.to(z.dtype) if target.is_floating_point() else target.long()).reshape(z.shape)
+
+
+def _by_label(x: Tensor, labels: Tensor, n_classes: int) -> Tensor:
+    """Σ x over the pixels of each label, per image."""
+    x = _wide(x)
+    return x.new_zeros(len(x), n_classes).scatter_add(1, labels, x)
 
 
 def _total(x: Tensor) -> Tensor:

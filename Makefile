@@ -1,0 +1,33 @@
+# make demo   the main job on real images: trains four losses on the same footing, writes demo/report.html
+# make test   every test
+# make check  style, types and the fast tests, in a minute
+# make bench  the benchmark: every loss against the memory floor and the rivals
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/lossmith compare bacteria --loss ce --loss dice --loss "dice + ce" --loss focal --seeds 3 --out demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2
+
+check: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 -m "not slow" tests/test_check.py
+
+bench: $(VENV)/.bench
+	$(BIN)/python benchmarks/run.py

@@ -1,0 +1,267 @@
+"""How fast, against the memory floor and the rivals: `make bench`, or `python benchmarks/run.py --help`.
+
+The floor of a loss over logits is to read them once, and to read them again and write a gradient of their size:
+`z.sum()` and a fresh `torch.neg(z)`. Every figure is a multiple of it, measured in the same run: the candidates take
+turns, round by round, and their minima are compared, because times on shared machines drift by 2x.
+
+A rival's value is compared first: a faster wrong answer is no rival. Memory is what a call needs beyond the logits and
+their gradient, as a share of the logits. Losses are published beside wins.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import lossmith as ls
+
+SHAPES = [(4, 4, 512, 512), (4, 21, 512, 512), (2, 3, 128, 128, 128)]
+GROWTH = [(1, 2, 512, 1024), (1, 2, 7168, 7168), (1, 21, 256, 256), (1, 21, 2240, 2240), (1, 150, 96, 96), (1, 150, 832, 832)]
+SMALL = [(128, 10), (2, 2, 64, 64)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that turns logits and labels into a loss; `same_as` names the candidate of ours with the same value."""
+
+    name: str
+    make: Callable[[], Callable[[Tensor, Tensor], Tensor]]
+    same_as: str = ""
+    factor: float = 1.0  # the rival's value times this is ours, where it averages over something else
+    plain: bool = False
+
+
+def ours(text: str) -> Candidate:
+    return Candidate(text, lambda: ls.parse(text))
+
+
+def monai(name: str, same_as: str, factor: float = 1.0, **settings: Any) -> Candidate:
+    def make() -> Callable[[Tensor, Tensor], Tensor]:
+        import monai.losses
+
+        loss = getattr(monai.losses, name)(to_onehot_y=True, **settings)
+        return lambda z, y: loss(z, y.unsqueeze(1))
+
+    return Candidate(f"MONAI {name}", make, same_as, factor)
+
+
+def kornia(name: str, same_as: str, **settings: Any) -> Candidate:
+    def make() -> Callable[[Tensor, Tensor], Tensor]:
+        import kornia.losses
+
+        loss = getattr(kornia.losses, name)
+        return lambda z, y: loss(z, y, **settings)
+
+    return Candidate(f"kornia {name}", make, same_as)
+
+
+def candidates(n_classes: int, spatial: int) -> list[Candidate]:
+    smooth = {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}
+    found = [
+        ours("ce"),
+        ours("dice"),
+        ours("focal"),
+        ours("tversky"),
+        ours("gdl"),
+        ours("dice + ce"),
+        ours("dice + focal"),
+        ours("dice + ce + focal + tversky"),
+        Candidate("dice + ce (plain engine)", lambda: ls.parse("dice + ce"), plain=True),
+        Candidate("torch cross_entropy", lambda: F.cross_entropy, "ce"),
+        monai("DiceCELoss", "dice + ce", **smooth),
+        monai("DiceLoss", "dice", **smooth),
+        monai("TverskyLoss", "tversky", alpha=0.3, beta=0.7, **smooth),
+        monai("FocalLoss", "focal", n_classes, use_softmax=True, gamma=2.0),
+    ]
+    if spatial == 2:
+        found.append(kornia("focal_loss", "focal", alpha=None, gamma=2.0, reduction="mean"))
+    return found
+
+
+def problem(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(shape, requires_grad=True), torch.randint(0, shape[1], (shape[0], *shape[2:]))
+
+
+def once(loss: Callable[[Tensor, Tensor], Tensor], candidate: Candidate, z: Tensor, y: Tensor) -> tuple[float, float]:
+    """Seconds of forward and backward."""
+    z.grad = None
+    with ls.use_engine("plain" if candidate.plain else "auto"):
+        start = time.perf_counter()
+        value = loss(z, y)
+        middle = time.perf_counter()
+        value.backward()
+        end = time.perf_counter()
+    return middle - start, end - middle
+
+
+def floor(z: Tensor) -> tuple[float, float]:
+    data = z.detach()
+    start = time.perf_counter()
+    data.sum()
+    middle = time.perf_counter()
+    torch.neg(data)
+    return middle - start, time.perf_counter() - middle
+
+
+def measure(shape: tuple[int, ...], pool: list[Candidate], rounds: int) -> dict[str, Any]:
+    z, y = problem(shape)
+    losses = {c.name: c.make() for c in pool}
+    values = {c.name: float(losses[c.name](z, y).detach()) for c in pool}
+    times: dict[str, list[tuple[float, float]]] = {"floor": [], **{c.name: [] for c in pool}}
+    for turn in range(rounds + 1):
+        times["floor"].append(floor(z))
+        for candidate in pool:
+            times[candidate.name].append(once(losses[candidate.name], candidate, z, y))
+        if turn == 0:
+            times = {name: [] for name in times}  # the first round warms caches and compiles
+        print(f"\r{shape}: round {turn} of {rounds}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    base = min(sum(t) for t in times["floor"])
+    rows = {}
+    for name, found in times.items():
+        both = [a + b for a, b in found]
+        rows[name] = {
+            "times_floor": min(both) / base,
+            "milliseconds": {
+                "both": spread(both),
+                "forward": spread([a for a, _ in found]),
+                "backward": spread([b for _, b in found]),
+            },
+        }
+    for c in pool:
+        row: dict[str, Any] = rows[c.name]
+        row["value"] = values[c.name]
+        if c.same_as:
+            row["same_as"] = c.same_as
+            mine = values[c.same_as]
+            row["value_agrees"] = math.isclose(values[c.name] * c.factor, mine, rel_tol=1e-4)
+            row["times_ours"] = rows[c.name]["times_floor"] / rows[c.same_as]["times_floor"]
+    return {"shape": shape, "rounds": rounds, "rows": rows}
+
+
+def spread(seconds: list[float]) -> list[float]:
+    """Minimum and quartiles in milliseconds."""
+    quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else seconds * 3
+    return [round(1000 * s, 3) for s in (min(seconds), *quartiles)]
+
+
+def memory(shape: tuple[int, ...], pool: list[Candidate]) -> dict[str, float]:
+    """Each candidate in a process of its own: the most it ever held beyond logits and gradient, in logits."""
+    found = {}
+    for number, candidate in enumerate(pool):
+        text = ",".join(map(str, shape))
+        command = [sys.executable, __file__, "--peak", str(number), "--shape", text]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[candidate.name] = float(done.stdout)
+    return found
+
+
+def peak(shape: tuple[int, ...], candidate: Candidate) -> float:
+    """Peak resident memory of one forward and backward; the kernel forgets the earlier peak on request (Linux)."""
+    loss = candidate.make()
+    small = (1, *shape[1:2], *(8 for _ in shape[2:]))
+    once(loss, candidate, *problem(small))  # imports and compiles
+    z, y = problem(shape)
+    y = y + 0  # touched
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    once(loss, candidate, z, y)
+    size = z.numel() * z.element_size() / 1024
+    return (resident("VmHWM") - before - size) / size
+
+
+def resident(key: str) -> float:
+    """Kilobytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line.split()[1] for line in lines if line.startswith(key)))
+
+
+def machine() -> dict[str, Any]:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, cwd=Path(__file__).parent).stdout.strip()
+
+    names = ["lossmith", "torch", "numpy", "numba", "monai", "kornia"]
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "missing"
+    cpu = Path("/proc/cpuinfo")
+    model = next((x.split(":")[1].strip() for x in cpu.read_text().splitlines() if "model name" in x), "") if cpu.exists() else ""
+    return {
+        "cpu": model or platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": git("rev-parse", "--short", "HEAD"),
+        "dirty": bool(git("status", "--porcelain", "--", "src")),
+    }
+
+
+def show(result: dict[str, Any], extra: dict[str, float]) -> None:
+    print(f"\nlogits {tuple(result['shape'])}, {result['rounds']} rounds")
+    print(f"{'':34}{'× floor':>9}{'ms (min, median)':>22}{'memory':>9}   against ours")
+    for name, row in result["rows"].items():
+        low, _, median, _ = row["milliseconds"]["both"]
+        held = f"{extra[name]:9.2f}" if name in extra else " " * 9
+        against = ""
+        if "same_as" in row:
+            against = f"{row['times_ours']:.1f} × {row['same_as']!r}" + ("" if row["value_agrees"] else ", ANOTHER VALUE")
+        print(f"{name:34}{row['times_floor']:9.2f}{low:12.2f}{median:10.2f}{held}   {against}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=12, help="rounds per shape, at least 10 for figures to quote")
+    parser.add_argument("--shape", help="one shape of logits, for example 4,21,512,512, instead of the usual ones")
+    parser.add_argument("--out", type=Path, help="write the figures there as JSON")
+    parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    shapes = [tuple(int(n) for n in chosen.shape.split(","))] if chosen.shape else SHAPES
+    if chosen.peak is not None:
+        print(peak(shapes[0], candidates(shapes[0][1], len(shapes[0]) - 2)[chosen.peak]))
+        return
+    report: dict[str, Any] = {"machine": machine(), "shapes": [], "growth": [], "small": []}
+    for shape in shapes:
+        pool = candidates(shape[1], len(shape) - 2)
+        result = measure(shape, pool, chosen.rounds)
+        result["memory"] = memory(shape, pool) if sys.platform == "linux" else {}
+        show(result, result["memory"])
+        report["shapes"].append(result)
+    if not chosen.shape:
+        few = [ours("dice + ce"), Candidate("torch cross_entropy", lambda: F.cross_entropy)]
+        for key, some in (("growth", GROWTH), ("small", SMALL)):
+            for shape in some:
+                result = measure(shape, few, max(chosen.rounds, 30 if key == "small" else 0))
+                logits = math.prod(shape)
+                result["nanoseconds_per_logit"] = result["rows"]["dice + ce"]["milliseconds"]["both"][0] * 1e6 / logits
+                show(result, {})
+                print(f"'dice + ce' takes {result['nanoseconds_per_logit']:.2f} ns per logit")
+                report[key].append(result)
+    if chosen.out:
+        chosen.out.parent.mkdir(parents=True, exist_ok=True)
+        chosen.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

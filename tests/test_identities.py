@@ -1,0 +1,171 @@
+"""What the losses are to each other and to torch, and the values worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import golden
+import lossmith as ls
+from problems import IGNORED, labels_of, logits_of
+
+
+def assert_same(a, b, tolerance=1e-10):
+    torch.testing.assert_close(a.double(), b.double(), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", golden.CASES, ids=lambda case: case.name)
+def test_golden(case):
+    task = {} if case.task == "binary" else {"task": case.task}
+    call = {k: torch.as_tensor(v) for k, v in case.call.items()}
+    loss = ls.parse(case.loss, **{**task, **case.settings})
+    logits = torch.tensor(case.logits, requires_grad=True)
+    value = loss(logits, torch.as_tensor(case.target), **call)
+    np.testing.assert_allclose(value.detach().numpy(), case.value, rtol=1e-12, atol=1e-300)
+    if case.gradient is not None:
+        value.sum().backward()
+        known = ~np.isnan(case.gradient)
+        np.testing.assert_allclose(logits.grad.numpy()[known], case.gradient[known], rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_cross_entropy_is_torch(reduction, smoothing, weighted, engine):
+    logits, labels = logits_of(3, 5, 4, 6).float(), labels_of(5, 3, 4, 6)
+    weight = torch.linspace(0.5, 3.0, 5) if weighted else None
+    ours = ls.CrossEntropyLoss(
+        ignore_index=IGNORED, class_weight=weight, reduction=reduction, label_smoothing=smoothing
+    )(logits, labels)
+    theirs = F.cross_entropy(
+        logits, labels, weight, ignore_index=IGNORED, reduction=reduction, label_smoothing=smoothing
+    )
+    assert_same(ours, theirs, 2e-6)
+
+
+def test_binary_cross_entropy_is_torch(engine):
+    logits, chances = logits_of(3, 1, 4, 6), logits_of(3, 1, 4, 6, seed=9).sigmoid()
+    assert_same(ls.CrossEntropyLoss()(logits, chances), F.binary_cross_entropy_with_logits(logits, chances))
+    many = ls.CrossEntropyLoss(task="multilabel")
+    logits, chances = logits_of(3, 4, 6), logits_of(3, 4, 6, seed=9).sigmoid()
+    assert_same(many(logits, chances), F.binary_cross_entropy_with_logits(logits, chances))
+
+
+def test_soft_cross_entropy_is_torch(engine):
+    logits, shares = logits_of(3, 4, 6), logits_of(3, 4, 6, seed=9).softmax(1)
+    assert_same(ls.CrossEntropyLoss(task="multiclass")(logits, shares), F.cross_entropy(logits, shares))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+@pytest.mark.parametrize("weight", ["none", "sample", "pixel"])
+@pytest.mark.parametrize("class_weight", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("ignore", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_focal_with_gamma_0_is_cross_entropy(channels, weight, class_weight, reduction, ignore, dtype, engine):
+    classes = max(channels, 2)
+    logits, labels = logits_of(3, channels, 4, 6).to(dtype), labels_of(classes, 3, 4, 6, ignore=ignore)
+    call = {"none": {}, "sample": {"weight": torch.tensor([1.0, 0.0, 2.0])}, "pixel": {"weight": torch.rand(3, 4, 6)}}
+    more = {"ignore_index": IGNORED, "reduction": reduction}
+    if class_weight:
+        more["class_weight"] = torch.linspace(0.5, 2.0, classes).tolist()
+    a, b = ls.FocalLoss(gamma=0.0, **more), ls.CrossEntropyLoss(**more)
+    for denominator in ({}, {"denominator": 5.0}):
+        assert torch.equal(a(logits, labels, **call[weight], **denominator), b(logits, labels, **call[weight], **denominator))
+
+
+def test_tversky_is_dice_and_jaccard(engine):
+    logits, labels = logits_of(2, 3, 6, 6), labels_of(3, 2, 6, 6, ignore=False)
+    half = ls.TverskyLoss(fp_weight=0.5, fn_weight=0.5, smooth=0.5)
+    assert_same(half(logits, labels), ls.DiceLoss(smooth=1.0)(logits, labels))
+    whole = ls.TverskyLoss(fp_weight=1.0, fn_weight=1.0)
+    assert_same(whole(logits, labels), ls.JaccardLoss()(logits, labels))
+
+
+def test_dice_and_jaccard_order_predictions_alike(engine):
+    logits, labels = logits_of(2, 3, 6, 6), labels_of(3, 2, 6, 6, ignore=False)
+    d = ls.DiceLoss(smooth=0.0, reduction="none")(logits, labels)
+    j = ls.JaccardLoss(smooth=0.0, reduction="none")(logits, labels)
+    assert_same(1 - d, 2 * (1 - j) / (2 - j))
+
+
+def test_uniform_generalized_dice_of_equal_sizes_is_dice(engine):
+    logits, labels = logits_of(2, 2, 6, 6), (torch.arange(72) % 2).reshape(2, 6, 6)
+    for weighting in ("square", "simple", "uniform"):
+        pooled = ls.GeneralizedDiceLoss(weighting=weighting)(logits, labels)
+        assert_same(pooled, ls.GeneralizedDiceLoss(weighting="uniform")(logits, labels))
+
+
+def test_two_classes_are_one_channel(engine):
+    """softmax(0, z) is the sigmoid of z: every loss that counts both labels agrees."""
+    z, labels = logits_of(2, 1, 5, 5), labels_of(2, 2, 5, 5)
+    two = torch.cat([torch.zeros_like(z), z], 1)
+    for text in ("ce", "focal", "gdl", "ce(label_smoothing=0.2)", "focal(gamma=0.5)"):
+        loss = ls.parse(text, ignore_index=IGNORED)
+        assert_same(loss(z, labels), loss(two, labels))
+    for text in ("dice", "jaccard", "tversky", "dice(squared=true)"):
+        one = ls.parse(text, ignore_index=IGNORED)
+        other = ls.parse(text, ignore_index=IGNORED, classes=[1])
+        assert_same(one(z, labels), other(two, labels))
+
+
+def test_background_follows_from_the_foreground():
+    """`Sums.both` is algebra: it gives what two channels would have measured."""
+    from lossmith.batch import Batch
+
+    z, labels = logits_of(2, 1, 5, 5), labels_of(2, 2, 5, 5)
+    two = torch.cat([torch.zeros_like(z), z], 1)
+    loss = ls.DiceLoss(squared=True, ignore_index=IGNORED)
+    both, counted = Batch([loss], "", z, labels).sums.both(), Batch([loss], "", two, labels).sums
+    for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "tp", "p", "squared_error"):
+        assert_same(getattr(both, name), getattr(counted, name))
+    shares = logits_of(2, 1, 5, 5, seed=4).sigmoid()
+    soft = ls.DiceLoss(squared=True, task="multiclass")
+    both = Batch([loss], "", z, shares).sums.both()
+    counted = Batch([soft], "", two, torch.cat([1 - shares, shares], 1)).sums
+    for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "squared_error"):
+        assert_same(getattr(both, name), getattr(counted, name))
+
+
+def test_false_positives_on_an_absent_class(engine):
+    """"smooth" lets them cost, "skip" does not see them."""
+    labels = torch.zeros(1, 4, 4, dtype=torch.long)
+    quiet, loud = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    quiet[:, 0], loud[:, 0], loud[:, 2] = 9.0, 9.0, 9.0
+    for name in ("dice", "jaccard", "tversky"):
+        smooth, skip = ls.parse(name), ls.parse(name, absent="skip")
+        assert smooth(loud, labels) > smooth(quiet, labels) + 0.2
+        assert skip(loud, labels) == pytest.approx(float(ls.parse(name, classes=[0])(loud, labels)), rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(0, 3),
+    channels=st.integers(1, 4),
+    space=st.lists(st.integers(0, 4), max_size=3),
+    scale=st.sampled_from([0.0, 1.0, 100.0, 1e4]),
+    ignored=st.floats(0, 1),
+    seed=st.integers(0, 5),
+    dtype=st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16]),
+)
+def test_any_shape_gives_a_finite_value_and_gradient(n, channels, space, scale, ignored, seed, dtype):
+    logits = (logits_of(n, channels, *space, seed=seed).clamp(-1, 1) * scale).to(dtype).requires_grad_()
+    labels = labels_of(max(channels, 2), n, *space, seed=seed, ignore=False)
+    labels = labels.masked_fill(torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < ignored, IGNORED)
+    loss = ls.parse("ce + focal(gamma=0.5) + dice + jaccard + tversky + gdl", ignore_index=IGNORED)
+    with ls.use_engine("plain"):
+        expected = loss(logits, labels)
+        (expected_gradient,) = torch.autograd.grad(expected, logits)
+    value = loss(logits, labels)
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad.isfinite().all()
+    assert_same(value.detach(), expected.detach(), 2e-6)
+    step = max(torch.finfo(dtype).eps, 2e-6)
+    torch.testing.assert_close(
+        logits.grad.double(), expected_gradient.double(), rtol=2 * step, atol=2e-6 * float(expected_gradient.abs().amax() if logits.numel() else 0) + 1e-30
+    )
