@@ -47,7 +47,7 @@ def sample(loss: nn.Module, classes: int = 1) -> Curve:
         curve.q.append(q)
         curve.value.append(value.item())
         curve.gradient.append(total)
-        curve.foreground.append(float(size[foreground].sum()) / total if total > 0 else None)
+        curve.foreground.append(float(size[foreground].sum()) / total if 0 < total < math.inf else None)
     return curve
 
 

@@ -43,7 +43,9 @@ def window_around(sample: Sample, ignore_index: int) -> Window:
 
 
 def overview(sample: Sample, window: Window, ignore_index: int) -> str:
-    """The whole image with the truth's outline and the window's frame, as a PNG data URI."""
+    """The whole image with the truth's outline and the window's frame, as a PNG data URI; "" if the window is all."""
+    if sample.label[window.rows, window.columns].shape == sample.label.shape:
+        return ""
     picture = _grey(sample)
     picture[_outline(_valid(sample.label, sample.label, ignore_index), 1)] = TRUTH
     frame = np.zeros(sample.label.shape, dtype=bool)
@@ -56,9 +58,10 @@ def panel(sample: Sample, predicted: Array | None, window: Window, ignore_index:
     """The window with both outlines, as a PNG data URI. Where the two agree, the truth frames the prediction."""
     picture = _enlarged(_grey(sample), window)
     truth = _enlarged(_valid(sample.label, sample.label, ignore_index), window)
-    picture[_outline(truth, 2)] = TRUTH
+    picture[_outline(truth, 1 + window.scale)] = TRUTH
     if predicted is not None:
-        picture[_outline(_enlarged(_valid(predicted, sample.label, ignore_index), window), 1)] = PREDICTION
+        found = _enlarged(_valid(predicted, sample.label, ignore_index), window)
+        picture[_outline(found, (1 + window.scale) // 2)] = PREDICTION
     return _data_uri(picture)
 
 

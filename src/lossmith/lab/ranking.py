@@ -94,11 +94,12 @@ def _status(mine: dict[int, dict[str, Any]], seeds: list[int]) -> str:
     lost = [mine[s]["diverged"] for s in seeds if mine[s]["diverged"]]
     if not lost:
         return ""
-    steps = ", ".join(str(d["step"]) for d in lost)
+    at = sorted({d["step"] for d in lost})
+    steps = f"step{'s' if len(at) > 1 else ''} {', '.join(map(str, at))}"
     return (
-        f"diverged at step {steps}"
+        f"diverged at {steps}"
         if len(lost) == len(seeds)
-        else (f"diverged at step {steps} ({len(lost)} of {len(seeds)} seeds)")
+        else (f"diverged at {steps} ({len(lost)} of {len(seeds)} seeds)")
     )
 
 

@@ -81,7 +81,7 @@ def _render(
         table=[_metric_row(row) for row in ranking.rows if row.seeds],
         classes=data.classes[1:],
         per_class=[_class_row(row, trials, data) for row in ranking.rows if row.seeds],
-        meanings={t["loss"]: t["meaning"] for t in trials},
+        meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
         machines=_machines(trials),
         example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
