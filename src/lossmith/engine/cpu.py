@@ -98,7 +98,7 @@ class _Sums(torch.autograd.Function):
         limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])  # of the target; one more, so it is never empty
         job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
 
-        sums = torch.from_numpy(partial.reshape(job.grid.images, -1, *partial.shape[1:]).sum(1))
+        sums = torch.from_numpy(partial.reshape(job.grid.images, job.grid.chunks_per_image, *partial.shape[1:]).sum(1))
         fixed = sums[:, : k.FP]
         if job.hard_softmax:
             t = fixed[:, k.T]

@@ -32,7 +32,7 @@ FEW = 16  # up to this many classes, comparing each with the label is faster tha
 # Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
 # Nothing here allocates; without _nrt=False the counting of references to views would cost as much as the arithmetic.
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-_INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
 KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "cache": True}
