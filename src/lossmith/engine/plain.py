@@ -169,7 +169,7 @@ def _valid(problem: Problem, target: Tensor, z: Tensor, top: int) -> tuple[Tenso
     outside = (target < 0) | (target > top)
     span = None
     if can_look(target):
-        low, high = target.aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
+        low, high = target.detach().aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
         span = (float(low), float(high))
     else:  # a label out of range makes the loss NaN instead: looking at it would stall the device
         bad = outside if valid.ndim == target.ndim else outside.any(1)

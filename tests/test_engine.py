@@ -1,0 +1,194 @@
+"""The two engines: which one runs, that they agree however the work is cut, and that their arithmetic holds."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+
+import lossmith as ls
+from lossmith import engine
+from lossmith.engine import cpu
+from problems import IGNORED, labels_of, logits_of
+
+LOSS = ls.parse("dice(squared=true) + ce + focal(gamma=0.7) + tversky", ignore_index=IGNORED)
+
+
+def gradient(loss, logits, labels, **call):
+    logits = logits.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+    value = loss(logits, labels, **call)
+    value.backward()
+    return value.detach(), logits.grad
+
+
+def agree(a, b, tolerance=2e-6):
+    for one, other in zip(a, b, strict=True):
+        scale = float(other.abs().max()) if other.numel() else 0.0
+        torch.testing.assert_close(one.double(), other.double(), rtol=2e-5, atol=tolerance * scale)
+
+
+def test_use_engine_is_a_setter_and_a_context():
+    assert engine._choice == "auto"
+    with ls.use_engine("plain"):
+        assert engine._choice == "plain"
+        with ls.use_engine("fused"):
+            assert engine._choice == "fused"
+        assert engine._choice == "plain"
+    assert engine._choice == "auto"
+    ls.use_engine("plain")
+    assert engine._choice == "plain"
+    ls.use_engine("auto")
+    with pytest.raises(ZeroDivisionError), ls.use_engine("plain"):
+        raise ZeroDivisionError
+    assert engine._choice == "auto"
+
+
+REFUSED = [
+    (LOSS, logits_of(2, 3, 4), labels_of(3, 2, 4), "torch.float64"),
+    (ls.CrossEntropyLoss(task="multiclass"), torch.zeros(2, 3, 4), torch.full((2, 3, 4), 1 / 3, requires_grad=True), "gradient"),
+    (ls.CrossEntropyLoss(reduction="none", label_smoothing=0.1), torch.zeros(2, 3, 4), labels_of(3, 2, 4, ignore=False), "label smoothing"),
+    (ls.CrossEntropyLoss(task="multiclass", reduction="none"), torch.zeros(2, 3, 4), torch.full((2, 3, 4), 1 / 3), "soft targets"),
+]
+
+
+@pytest.mark.parametrize(("loss", "logits", "target", "reason"), REFUSED)
+def test_fused_says_why_it_cannot(loss, logits, target, reason):
+    with ls.use_engine("fused"), pytest.raises(RuntimeError, match="cannot serve this call") as error:
+        loss(logits, target)
+    assert reason in str(error.value)
+    assert loss(logits, target).isfinite().all()  # "auto" falls back
+
+
+def test_fused_refuses_functional_transforms():
+    with ls.use_engine("fused"), pytest.raises(RuntimeError, match=r"torch\.func"):
+        torch.func.grad(lambda z: LOSS(z, labels_of(3, 2, 4)))(torch.zeros(2, 3, 4))
+
+
+def test_auto_takes_the_kernels(monkeypatch):
+    seen = []
+    original = cpu.statistics
+    monkeypatch.setattr(cpu, "statistics", lambda problem: seen.append(problem) or original(problem))
+    LOSS(logits_of(2, 3, 4).float(), labels_of(3, 2, 4))
+    assert len(seen) == 1
+    LOSS(logits_of(2, 3, 4), labels_of(3, 2, 4))
+    assert len(seen) == 1
+
+
+SIZES = [1, 7, 63, 64, 65, 255, 256, 257, 1000, 70_000]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 2, 3, 17, 150])
+def test_engines_agree_at_every_size(size, channels):
+    """Around the edges of a block, and past the size at which threads share the work."""
+    if size * channels > 1e6:
+        size = 7000
+    logits, labels = logits_of(2, channels, size).float(), labels_of(max(channels, 2), 2, size)
+    labels[0, : size // 2] = labels[0, 0]  # a run of one label
+    with ls.use_engine("plain"):
+        expected = gradient(LOSS, logits.double(), labels)
+    agree(gradient(LOSS, logits, labels), expected)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_engines_agree_on_soft_targets(task):
+    logits = logits_of(2, 5, 700).float()
+    target = logits_of(2, 5, 700, seed=3).softmax(1) if task == "multiclass" else logits_of(2, 5, 700, seed=3).sigmoid()
+    target[0, 2, :300] = IGNORED
+    loss = ls.parse("dice(squared=true) + ce(label_smoothing=0.1) + focal", task=task, ignore_index=IGNORED)
+    with ls.use_engine("plain"):
+        expected = gradient(loss, logits.double(), target)
+    agree(gradient(loss, logits, target), expected)
+    agree(gradient(loss, logits, target.float()), expected)
+
+
+def test_number_of_threads_changes_nothing():
+    logits, labels = logits_of(3, 4, 200, 200).float(), labels_of(4, 3, 200, 200)
+    expected = gradient(LOSS, logits, labels)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            for one, other in zip(gradient(LOSS, logits, labels), expected, strict=True):
+                assert torch.equal(one, other)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_callers_may_be_threads():
+    logits, labels = logits_of(2, 4, 200, 200).float(), labels_of(4, 2, 200, 200)
+    expected, found = LOSS(logits, labels), []
+    workers = [threading.Thread(target=lambda: found.append(LOSS(logits, labels))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert all(torch.equal(value, expected) for value in found)
+    assert len(found) == 4
+
+
+def _in_child(logits, labels, results):
+    torch.set_num_threads(2)
+    results.put(float(LOSS(logits, labels)))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_it_works_after_fork():
+    """DataLoader workers and torch.multiprocessing fork a process whose threads are gone."""
+    logits, labels = logits_of(2, 4, 200, 200).float(), labels_of(4, 2, 200, 200)
+    expected = float(LOSS(logits, labels))
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_in_child, args=(logits, labels, results))
+    child.start()
+    try:
+        assert results.get(timeout=60) == expected
+    finally:
+        child.join(10)
+        child.kill()
+
+
+def test_import_brings_torch_and_numpy_only():
+    code = (
+        "import sys, lossmith; "
+        "heavy = {'numba', 'scipy', 'monai', 'typer', 'rich', 'plotly', 'lightning_fabric', 'edt', 'PIL', 'tifffile'}; "
+        "print(sorted(heavy & {m.partition('.')[0] for m in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_without_numba_it_says_so_once_and_runs():
+    code = (
+        "import sys, warnings; sys.modules['numba'] = None\n"
+        "import importlib.util as u; found = u.find_spec\n"
+        "import lossmith.engine as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
+        "import torch, lossmith as ls\n"
+        "with warnings.catch_warnings(record=True) as seen:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for _ in range(2): ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))\n"
+        "print([str(w.message) for w in seen])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "['lossmith runs without its fast CPU kernels: pip install numba']"
+
+
+def test_nothing_of_the_logits_size_is_kept():
+    """Between forward and backward the fused engine holds the logits, the labels and a few sums."""
+    logits, labels = logits_of(2, 8, 64, 64).float().requires_grad_(), labels_of(8, 2, 64, 64)
+    held = []
+
+    def pack(tensor):
+        held.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        LOSS(logits, labels)
+    large = [t for t in held if t.numel() >= logits.numel() and t.data_ptr() != logits.data_ptr()]
+    assert not large
