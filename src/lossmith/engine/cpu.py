@@ -55,116 +55,111 @@ def refuses(problem: Problem) -> str | None:
 
 def statistics(problem: Problem) -> Stats:
     """The sums a problem asks for, differentiable with respect to its logits."""
+    n, t, tt, span, u, label, weight, *sums = _Sums.apply(problem.logits, problem)  # type: ignore[no-untyped-call]
+    stats = Stats(n, t, tt, weight=weight, target_range=span)
+    if problem.want.u:
+        stats.events = [Event(u, label, None)]
+    for name, value in zip(_rows(problem), sums, strict=True):
+        if isinstance(name, Curve):
+            stats.curves[name] = value
+        else:
+            setattr(stats, name, value)
+    return stats
+
+
+def _rows(problem: Problem) -> dict[str | Curve, tuple[int, ...]]:
+    """The sums wanted, and the rows of the kernels' table each consists of: no and yes for labels of a sigmoid."""
     from . import kernels as k
 
-    fixed, sums, low, high, *events = _Sums.apply(problem.logits, problem)  # type: ignore[no-untyped-call]
     want, curves = problem.want, _curves(problem)
-    n, t, tt = fixed.unbind(1)
-    rows = sums.unbind(1)  # from row FP on
-
-    def row(index: int) -> Tensor:
-        found: Tensor = rows[index - k.FP]
-        return found
-
-    def labels(yes: int, no: int) -> Tensor:
-        return row(yes) if problem.task == "multiclass" else torch.stack([row(no), row(yes)], dim=-1)
-
-    return Stats(
-        n=n,
-        t=t,
-        tt=tt,
-        fp=row(k.FP) if want.errors else None,
-        fn=row(k.FN) if want.errors else None,
-        fp2=row(k.FP2) if want.squares else None,
-        fn2=row(k.FN2) if want.squares else None,
-        spread=labels(k.SPREAD, k.SPREAD_NO) if want.spread else None,
-        curves={c: labels(k.CURVES + i, k.CURVES + len(curves) + i) for i, c in enumerate(curves)},
-        events=[Event(events[0], events[1], None)] if want.u else [],
-        weight=events[2] if want.u else None,
-        target_range=(low, high) if low <= high else (0.0, 0.0),
-    )
+    rows: dict[str | Curve, tuple[int, ...]] = {}
+    if want.errors:
+        rows |= {"fp": (k.FP,), "fn": (k.FN,)}
+    if want.squares:
+        rows |= {"fp2": (k.FP2,), "fn2": (k.FN2,)}
+    softmax = problem.task == "multiclass"
+    if want.spread:
+        rows["spread"] = (k.SPREAD,) if softmax else (k.SPREAD_NO, k.SPREAD)
+    for i, curve in enumerate(curves, start=k.CURVES):
+        rows[curve] = (i,) if softmax else (i + len(curves), i)
+    return rows
 
 
 class _Sums(torch.autograd.Function):
-    """Logits to (n, t, tt), the other sums, the range of the target, and u with its label and weight if wanted."""
+    """Logits to n, t, tt, the target's range; u, its label and weight (or None); and the sums of `_rows`."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, problem: Problem) -> tuple[Any, ...]:
         from . import kernels as k
 
         job = _Job(problem)
-        partial = np.zeros((job.chunks, job.sum_rows, job.grid.channels))
-        u = torch.empty(job.u_shape if problem.want.u else 0)
+        partial = np.zeros((job.chunks, job.table_shape[1], job.grid.channels))
         limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])  # of the target; one more, so it is never empty
+        u = torch.empty(job.u_shape if problem.want.u else 0)
         job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
 
-        sums = torch.from_numpy(partial.reshape(job.grid.images, job.grid.chunks_per_image, *partial.shape[1:]).sum(1))
-        fixed = sums[:, : k.FP]
+        table = torch.from_numpy(partial.reshape(job.grid.images, job.grid.chunks_per_image, *partial.shape[1:]).sum(1))
         if job.hard_softmax:
-            t = fixed[:, k.T]
-            fixed = torch.stack([t.sum(1, keepdim=True).expand_as(t), t, t], dim=1)
-        outputs = [fixed, sums[:, k.FP :].contiguous(), limits[:, 0].min().item(), limits[:, 1].max().item()]
+            t = tt = table[:, k.T]
+            n = t.sum(1, keepdim=True).expand(t.shape)
+        else:
+            n, t, tt = table[:, k.N], table[:, k.T], table[:, k.TT]
+        low, high = limits[:, 0].min().item(), limits[:, 1].max().item()
+        pixels = (u, *_label_and_weight(problem)) if problem.want.u else (None, None, None)
+        sums = [_gather(table, rows) for rows in _rows(problem).values()]
+
         ctx.save_for_backward(logits, problem.target, problem.weight, problem.sample)
         ctx.settings = (problem.task, problem.ignore_index, problem.want)
         ctx.set_materialize_grads(False)
-        if problem.want.u:
-            outputs += [u, *_label_and_weight(problem)]
-            ctx.mark_non_differentiable(fixed, *outputs[-2:])
-        else:
-            ctx.mark_non_differentiable(fixed)
-        return tuple(outputs)
+        ctx.mark_non_differentiable(n, t, tt, *[x for x in pixels[1:] if x is not None])
+        return n, t, tt, (low, high) if low <= high else (0.0, 0.0), *pixels, *sums
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None]:
         problem = Problem(*ctx.saved_tensors, *ctx.settings)
-        sums, u = upstream[1], upstream[4] if problem.want.u else None
-        if sums is None and u is None:
-            return None, None
+        u, sums = upstream[4], dict(zip(_rows(problem), upstream[7:], strict=True))
         if torch.is_grad_enabled():
-            return _twice_differentiable(problem, sums, u), None
-        return _gradient(problem, sums, u), None
+            return _twice_differentiable(problem, u, sums), None
+        return _gradient(problem, u, sums), None
 
 
-def _gradient(problem: Problem, upstream: Tensor | None, upstream_u: Tensor | None) -> Tensor:
-    from . import kernels as k
+def _gather(table: Tensor, rows: tuple[int, ...]) -> Tensor:
+    return table[:, rows[0]].clone() if len(rows) == 1 else torch.stack([table[:, row] for row in rows], dim=-1)
 
+
+def _gradient(problem: Problem, upstream_u: Tensor | None, upstream: dict[str | Curve, Tensor | None]) -> Tensor:
     job = _Job(problem)
-    grid = job.grid
-    table = np.zeros((grid.images, job.sum_rows, grid.channels), np.float32)
-    if upstream is not None:
-        table[:, k.FP :] = upstream.numpy()
-    flat_u = torch.empty(0) if upstream_u is None else upstream_u.float().contiguous().view(-1)
+    table = torch.zeros(job.table_shape)
+    for name, rows in _rows(problem).items():
+        gradient = upstream[name]
+        if gradient is not None:
+            for i, row in enumerate(rows):
+                table[:, row] = gradient if len(rows) == 1 else gradient[..., i]
+    flat_u = torch.empty(0) if upstream_u is None else upstream_u.contiguous().view(-1)
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
         out = torch.empty_like(problem.logits, memory_format=torch.contiguous_format)
-    job.run(job.backward, table, *([] if job.soft else [flat_u.numpy()]), _field(out))
+    job.run(job.backward, table.numpy(), *([] if job.soft else [flat_u.numpy()]), _field(out))
     return out
 
 
-def _twice_differentiable(problem: Problem, upstream: Tensor | None, upstream_u: Tensor | None) -> Tensor:
+def _twice_differentiable(
+    problem: Problem, upstream_u: Tensor | None, upstream: dict[str | Curve, Tensor | None]
+) -> Tensor:
     """The same gradient by the plain engine, which autograd can follow further."""
-    from . import kernels as k
-
     with torch.enable_grad():
         stats = plain.statistics(problem)
-        pairs = []
-        if upstream is not None:
-            curves = _curves(problem)
-            rows = {k.FP: stats.fp, k.FN: stats.fn, k.FP2: stats.fp2, k.FN2: stats.fn2}
-            by_label = [(stats.spread, k.SPREAD, k.SPREAD_NO)]
-            by_label += [(stats.curves[c], k.CURVES + i, k.CURVES + len(curves) + i) for i, c in enumerate(curves)]
-            for value, yes, no in by_label:
-                if value is None or problem.task == "multiclass":
-                    rows[yes] = value
-                else:
-                    rows[no], rows[yes] = value.unbind(-1)
-            pairs = [(value, upstream[:, row - k.FP]) for row, value in rows.items() if value is not None]
+        pairs = [
+            (stats.curves[name] if isinstance(name, Curve) else getattr(stats, name), gradient)
+            for name, gradient in upstream.items()
+            if gradient is not None
+        ]
         if upstream_u is not None:
             pairs.append((stats.events[0].u, upstream_u))
         values = [value for value, _ in pairs]
-        given = [grad.to(value.dtype) for value, grad in pairs]
-        (gradient,) = torch.autograd.grad(values, problem.logits, given, create_graph=True)
-    return gradient
+        gradients = [gradient.to(value.dtype) for value, gradient in pairs]
+        (result,) = torch.autograd.grad(values, problem.logits, gradients, create_graph=True)
+    return result
 
 
 class _Job:
@@ -185,7 +180,7 @@ class _Job:
         self.hard_softmax = problem.task == "multiclass" and problem.hard
         curves = _curves(problem)
         labels = 1 if problem.task == "multiclass" else 2
-        self.sum_rows = k.CURVES + labels * len(curves)
+        self.table_shape = (images, k.CURVES + labels * len(curves), channels)
         self.u_shape = logits.shape[:1] + logits.shape[2:] if self.hard_softmax else logits.shape
 
         target = problem.target
@@ -234,7 +229,8 @@ class _Job:
         others = [_pool().submit(drain) for _ in range(threads - 1)]
         drain()
         for other in others:
-            other.result()
+            if not other.cancel():  # one that has not begun has nothing left to do
+                other.result()
 
     def _scratch(self) -> tuple[Any, Any]:
         """Working memory of one thread. torch aligns it to whole cache lines, NumPy would not."""

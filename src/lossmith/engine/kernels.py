@@ -80,11 +80,11 @@ class Ask(NamedTuple):
 
 
 class Block(NamedTuple):
-    """`count` pixels of an image from `begin`, padded to 64 · `groups` lanes."""
+    """`size` pixels of an image from `begin`, padded to 64 · `groups` lanes."""
 
     image: int
     begin: int
-    count: int
+    size: int
     groups: int
 
 
@@ -332,35 +332,35 @@ def store_dense(values, count, target):  # type: ignore[no-untyped-def]
 def load(field, block, channel, out):  # type: ignore[no-untyped-def]
     """One channel of a block, as float32, padded with zeros."""
     if field.pixel == 1:
-        load_dense(field.flat[start_of(field, block, channel) :], block.count, out)
+        load_dense(field.flat[start_of(field, block, channel) :], block.size, out)
     else:
-        load_strided(field.flat[start_of(field, block, channel) :], field.pixel, block.count, out)
-    for i in range(block.count, GROUP * block.groups):
+        load_strided(field.flat[start_of(field, block, channel) :], field.pixel, block.size, out)
+    for i in range(block.size, GROUP * block.groups):
         out[i] = np.float32(0.0)
 
 
 @njit(**FAST)
 def store(field, block, channel, values):  # type: ignore[no-untyped-def]
     if field.pixel == 1:
-        store_dense(values, block.count, field.flat[start_of(field, block, channel) :])
+        store_dense(values, block.size, field.flat[start_of(field, block, channel) :])
     else:
-        store_strided(values, field.pixel, block.count, field.flat[start_of(field, block, channel) :])
+        store_strided(values, field.pixel, block.size, field.flat[start_of(field, block, channel) :])
 
 
 @njit(**FAST)
 def load_weights(known, grid, block, weight):  # type: ignore[no-untyped-def]
     """The weight of each pixel: 1 by default, 0 throughout an ignored image and in the padding."""
     if len(known.sample) > 0 and known.sample[block.image] == 0:
-        for i in range(block.count):
+        for i in range(block.size):
             weight[i] = np.float32(0.0)
     elif len(known.weight) > 0:
         source = known.weight[block.image * grid.pixels + block.begin :]
-        for i in range(block.count):
+        for i in range(block.size):
             weight[i] = source[i]
     else:
-        for i in range(block.count):
+        for i in range(block.size):
             weight[i] = np.float32(1.0)
-    for i in range(block.count, GROUP * block.groups):
+    for i in range(block.size, GROUP * block.groups):
         weight[i] = np.float32(0.0)
 
 
@@ -379,7 +379,7 @@ def load_labels(known, grid, block, lane):  # type: ignore[no-untyped-def]
         lane[WEIGHT, i] = weight if valid else np.float32(0.0)
         lane[LABEL, i] = label if valid else np.float32(0.0)
         ignored += np.float32(0.0) if valid else np.float32(1.0)
-    return ignored > GROUP * block.groups - block.count
+    return ignored > GROUP * block.groups - block.size
 
 
 @njit(**FAST)
@@ -575,7 +575,7 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
             if len(u) > 0:
                 clear_ignored(lane[WEIGHT], lane[U], groups)
                 there = image * grid.pixels + begin
-                save(lane[U], block.count, u[there:])
+                save(lane[U], block.size, u[there:])
         save_limits(lane, limits[chunk])
 
 
@@ -683,7 +683,7 @@ def load_upstream(values, there, block, weight, out):  # type: ignore[no-untyped
         out[i] = np.float32(0.0)
     if len(values) > 0:
         source = values[there:]
-        for i in range(block.count):
+        for i in range(block.size):
             out[i] = source[i]
         clear_ignored(weight, out, block.groups)
 
@@ -790,7 +790,7 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
                         lane[VALUE, i] = yes if lane[TARGET, i] != 0 else no
                     clear_ignored(lane[LIVE], lane[VALUE], groups)
                     there = (image * grid.channels + c) * grid.pixels + begin
-                    save(lane[VALUE], block.count, u[there:])
+                    save(lane[VALUE], block.size, u[there:])
         save_limits(lane, limits[chunk])
 
 
