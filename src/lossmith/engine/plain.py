@@ -6,6 +6,8 @@ target never exists.
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,40 +17,92 @@ from torch import Tensor
 from . import Curve, Event, Problem, Stats, Want
 
 
+_PIECE = 1 << 18  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
+
+
 def statistics(problem: Problem) -> Stats:
     """Everything that `problem.want` names, and the events if it names a pixel value."""
-    logits = problem.logits if problem.logits.dtype == torch.float64 else problem.logits.float()
-    logits = logits.flatten(2) if logits.ndim > 2 else logits.unsqueeze(2)
+    stats = _joined([_measured(piece) for piece in _pieces(problem)])
+    if problem.want.u:
+        stats.events = [_unflatten(event, problem) for event in stats.events]
+        stats.every = [_unflatten(event, problem) for event in stats.every]
+        assert stats.weight is not None
+        stats.weight = stats.weight.reshape(_pixel_shape(problem))
+    return stats
+
+
+def _pieces(problem: Problem) -> list[Problem]:
+    """The problem with one axis of pixels; on a CPU cut along it."""
+    n, c, *space = problem.logits.shape
+    z = problem.logits.reshape(n, c, math.prod(space))
+    target = problem.target.reshape(*problem.target.shape[: 1 if problem.hard else 2], z.shape[2])
+    weight = None if problem.weight is None else problem.weight.reshape(n, z.shape[2])
+    size = max(1, _PIECE // max(n * c, 1)) if can_look(z) else z.shape[2]
+    if size >= z.shape[2]:
+        return [replace(problem, logits=z, target=target, weight=weight)]
+    weights = [None] * -(-z.shape[2] // size) if weight is None else weight.split(size, -1)
+    parts = zip(z.split(size, -1), target.split(size, -1), weights, strict=True)
+    return [replace(problem, logits=z, target=target, weight=weight) for z, target, weight in parts]
+
+
+def _joined(pieces: list[Stats]) -> Stats:
+    """What the pieces add up to."""
+    first = pieces[0]
+    if len(pieces) == 1:
+        return first
+
+    def joined(name: str) -> Any:
+        values = [getattr(piece, name) for piece in pieces]
+        return None if values[0] is None else torch.stack(values).sum(0)
+
+    def events(name: str) -> list[Event]:
+        same = zip(*(getattr(piece, name) for piece in pieces), strict=True)
+        return [Event(*(x[0] if isinstance(x[0], int | None) else torch.cat(x, -1) for x in zip(*e))) for e in same]
+
+    spans = [piece.target_range for piece in pieces if piece.target_range is not None]
+    return Stats(
+        **{name: joined(name) for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "spread")},
+        curves={curve: torch.stack([piece.curves[curve] for piece in pieces]).sum(0) for curve in first.curves},
+        events=events("events"),
+        every=events("every"),
+        weight=None if first.weight is None else torch.cat([p.weight for p in pieces if p.weight is not None], -1),
+        target_range=(min(low for low, _ in spans), max(high for _, high in spans)) if spans else None,
+    )
+
+
+def _measured(problem: Problem) -> Stats:
+    """One piece: logits (N, C, S)."""
+    z = problem.logits if problem.logits.dtype == torch.float64 else problem.logits.float()
     if problem.task != "multiclass":
-        stats = _sigmoid(problem, logits)
+        stats = _sigmoid(problem, z)
     elif problem.hard:
-        stats = _softmax(problem, logits)
+        stats = _softmax(problem, z)
     else:
-        stats = _soft_softmax(problem, logits)
+        stats = _soft_softmax(problem, z)
     for event in stats.events:
         for curve in problem.want.curves:
             stats.curves[curve] = _add(stats.curves.get(curve), _curve_sums(event, curve, stats, problem))
-    stats.events = [_unflatten(event, problem) for event in stats.events] if problem.want.u else []
-    stats.every = [_unflatten(event, problem) for event in stats.every] if problem.want.u else []
-    if stats.weight is not None:
-        stats.weight = stats.weight.reshape(_pixel_shape(problem))
+    if not problem.want.u:
+        stats.events, stats.every, stats.weight = [], [], None
     return stats
 
 
 def _softmax(problem: Problem, z: Tensor) -> Stats:
     """One label a pixel."""
     want, n_classes = problem.want, z.shape[1]
-    labels = problem.target.flatten(1) if problem.target.ndim > 1 else problem.target.unsqueeze(1)
-    labels, weight, span = _valid(problem, labels.long(), z, n_classes - 1)
+    labels, weight, span = _valid(problem, problem.target.long(), z, n_classes - 1)
     t = _by_label(weight, labels, n_classes)
     n = t.sum(1, keepdim=True).expand_as(t)
-    z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
     stats = Stats(n, t, t, weight=weight, target_range=span)
-    stats.fp, stats.fn, stats.fp2, stats.fn2, u = _SoftmaxSums.apply(z, labels, weight, want)  # type: ignore[no-untyped-call]
+    simple = can_look(weight) and bool((weight == 1).all())  # nothing ignored, nothing weighted: the common case
+    stats.fp, stats.fn, stats.fp2, stats.fn2, u = _SoftmaxSums.apply(  # type: ignore[no-untyped-call]
+        z, labels, None if simple else weight, want
+    )
     if u is not None:
         stats.events = [Event(u, labels, None)]
     if want.spread:
-        _add_spread(stats, z.logsumexp(1, keepdim=True) - z, weight.unsqueeze(1))
+        z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
+        _add_spread(stats, _surprise(z, z, z.softmax(1)), weight.unsqueeze(1))
     return stats
 
 
@@ -63,19 +117,20 @@ class _SoftmaxSums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(z: Tensor, labels: Tensor, weight: Tensor, want: Want) -> tuple[Tensor | None, ...]:
+    def forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tuple[Tensor | None, ...]:
+        z = _cleared(z, weight)
         p = z.softmax(1)
         others = p.scatter(1, labels.unsqueeze(1), 0.0)
         miss = others.sum(1)
         fp = fn = fp2 = fn2 = u = None
         if want.errors:
-            fp, fn = _total(others * weight.unsqueeze(1)), _by_label(miss * weight, labels, z.shape[1])
+            fp, fn = _total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
         if want.squares:
-            fp2 = _total(others.square() * weight.unsqueeze(1))
-            fn2 = _by_label(miss.square() * weight, labels, z.shape[1])
+            fp2 = _total(_times(weight, others.square()))
+            fn2 = _by_label(_times(weight, miss.square()), labels, z.shape[1])
         if want.u or want.curves:
-            far = _normaliser(z, p).squeeze(1) - z.gather(1, labels.unsqueeze(1)).squeeze(1)
-            u = torch.where(miss < 0.5, -torch.log1p(-miss), far)  # p_t may be too small to write, but not 1 − p_t
+            far = _surprise(z.gather(1, labels.unsqueeze(1)), z, p).squeeze(1)
+            u = torch.where(miss < 0.5, -torch.log1p(-miss), far)
         return fp, fn, fp2, fn2, u
 
     @staticmethod
@@ -88,18 +143,30 @@ class _SoftmaxSums(torch.autograd.Function):
         z, labels, weight = ctx.saved_tensors
         fp, fn, fp2, fn2, h = (None if g is None else g.to(z.dtype) for g in upstream)
         index = labels.unsqueeze(1)
-        p = z.softmax(1)
+        p = _cleared(z, weight).softmax(1)
         own, others = p.gather(1, index).squeeze(1), p.scatter(1, index, 0.0)
+        del p
         miss = others.sum(1)
-        push = z.new_zeros(()) if fp is None else fp.unsqueeze(2)  # q of the other classes
-        pull = torch.zeros_like(miss) if fn is None else -fn.gather(1, labels)  # q of the label
-        push = push if fp2 is None else push + 2 * fp2.unsqueeze(2) * others
-        pull = pull if fn2 is None else pull - 2 * miss * fn2.gather(1, labels)
+        q = z.new_zeros(()) if fp is None else fp.unsqueeze(2)
+        q = q if fp2 is None else q + 2 * fp2.unsqueeze(2) * others
+        q_own = torch.zeros_like(miss) if fn is None else -fn.gather(1, labels)
+        q_own = q_own if fn2 is None else q_own - 2 * miss * fn2.gather(1, labels)
         h = torch.zeros_like(miss) if h is None else h
-        inner = (others * push).sum(1)
-        rest = others * (weight.unsqueeze(1) * push + (h - weight * (inner + own * pull)).unsqueeze(1))
-        mine = weight * own * (pull * miss - inner) - h * miss
+        push = others * q
+        inner = push.sum(1)
+        rest = torch.addcmul(_times(weight, push), others, (h - _times(weight, inner + own * q_own)).unsqueeze(1))
+        mine = _times(weight, own * (q_own * miss - inner)) - h * miss
         return rest.scatter(1, index, mine.unsqueeze(1)), None, None, None
+
+
+def _cleared(z: Tensor, weight: Tensor | None) -> Tensor:
+    """Logits with the ignored pixels at 0: whatever they were, NaN included, they can touch nothing."""
+    return z if weight is None else z.masked_fill((weight == 0).unsqueeze(1), 0.0)
+
+
+def _times(weight: Tensor | None, x: Tensor) -> Tensor:
+    """Values of pixels, (N, S) or (N, C, S), times the weights of the pixels (N, S), if there are any."""
+    return x if weight is None else x * (weight if x.ndim == 2 else weight.unsqueeze(1))
 
 
 def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
@@ -116,11 +183,12 @@ def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
     stats = Stats(n, t, _total(w * target.square()), weight=weight, target_range=span)
     _add_errors(stats, problem, w, target, p, miss)
     if want.u or want.curves:
-        u = torch.where(miss < 0.5, _small_surprise(miss), _normaliser(z, p) - z)
+        near = -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
+        u = torch.where(miss < 0.5, near, _surprise(z, z, p))
         u = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
         stats.events = [Event(u[:, k], k, target[:, k]) for k in range(z.shape[1])]
     if want.spread:
-        _add_spread(stats, _normaliser(z, p) - z, w)
+        _add_spread(stats, _surprise(z, z, p), w)
     return stats
 
 
@@ -128,12 +196,11 @@ def _sigmoid(problem: Problem, z: Tensor) -> Stats:
     """A yes or no in every channel."""
     want = problem.want
     if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
-        labels = problem.target.flatten(1) if problem.target.ndim > 1 else problem.target.unsqueeze(1)
-        labels, weight, span = _valid(problem, labels.long(), z, z.shape[1])
+        labels, weight, span = _valid(problem, problem.target.long(), z, z.shape[1])
         target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
         weight = weight.unsqueeze(1).expand(z.shape)
     else:
-        target, weight, span = _valid(problem, _like(problem.target.reshape(problem.logits.shape), z), z, 1)
+        target, weight, span = _valid(problem, _like(problem.target, z), z, 1)
     z = z.masked_fill(weight == 0, 0.0)
     p, miss = z.sigmoid(), (-z).sigmoid()
     n, t = _total(weight), _total(weight * target)
@@ -166,15 +233,15 @@ def _valid(problem: Problem, target: Tensor, z: Tensor, top: int) -> tuple[Tenso
         weight = torch.where(valid, given, 0.0)
     hidden = ~valid if valid.ndim == target.ndim else ~valid.unsqueeze(1)
     target = target.masked_fill(hidden, 0)
-    outside = (target < 0) | (target > top)
-    span = None
     if can_look(target):
         low, high = target.detach().aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
         span = (float(low), float(high))
-    else:  # a label out of range makes the loss NaN instead: looking at it would stall the device
-        bad = outside if valid.ndim == target.ndim else outside.any(1)
-        weight = torch.where(bad, torch.nan, weight)
-    return target if target.is_floating_point() else target.masked_fill(outside, 0), weight, span
+        if target.is_floating_point() or (span[0] >= 0 and span[1] <= top):
+            return target, weight, span
+        return target.clamp(0, top), weight, span  # the caller raises; until then nothing may be out of bounds
+    outside = (target < 0) | (target > top)  # the loss becomes NaN: looking at a label would stall the device
+    weight = torch.where(outside if valid.ndim == target.ndim else outside.any(1), torch.nan, weight)
+    return target if target.is_floating_point() else target.masked_fill(outside, 0), weight, None
 
 
 def can_look(x: Tensor) -> bool:
@@ -200,13 +267,9 @@ def _add_spread(stats: Stats, u: Tensor, weight: Tensor) -> None:
     stats.every = [Event(u[:, k], k, None) for k in range(u.shape[1])]
 
 
-def _small_surprise(miss: Tensor) -> Tensor:
-    return -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
-
-
-def _normaliser(z: Tensor, p: Tensor) -> Tensor:
-    """ln Σ exp z: the largest logit minus the log of its probability."""
-    return z.amax(1, keepdim=True) - p.amax(1, keepdim=True).log()
+def _surprise(own: Tensor, z: Tensor, p: Tensor) -> Tensor:
+    """−ln p of logits, also where p is too small to write; it loses digits where p is nearly 1."""
+    return (z.amax(1, keepdim=True) - own) - p.amax(1, keepdim=True).log()
 
 
 def _curve_sums(event: Event, curve: Curve, stats: Stats, problem: Problem) -> Tensor:
