@@ -2,7 +2,9 @@
 
 The floor of a loss over logits is to read them once, and to read them again and write a gradient of their size:
 `z.sum()` and a fresh `torch.neg(z)`. Every figure is a multiple of it, measured in the same run: the candidates take
-turns, round by round, and their minima are compared, because times on shared machines drift by 2x.
+turns, round by round, and their minima are compared, because times on shared machines drift by 2x. Every large tensor
+is a fresh one, for the floor, for us and for the rivals alike: the C library is told to keep no freed memory, or the
+page faults of one candidate would be saved by what another has left behind.
 
 A rival's value is compared first: a faster wrong answer is no rival. Memory is what a call needs beyond the logits and
 their gradient, as a share of the logits. Losses are published beside wins.
@@ -11,6 +13,7 @@ their gradient, as a share of the logits. Losses are published beside wins.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import os
@@ -32,7 +35,14 @@ from torch import Tensor
 import lossmith as ls
 
 SHAPES = [(4, 4, 512, 512), (4, 21, 512, 512), (2, 3, 128, 128, 128)]
-GROWTH = [(1, 2, 512, 1024), (1, 2, 7168, 7168), (1, 21, 256, 256), (1, 21, 2240, 2240), (1, 150, 96, 96), (1, 150, 832, 832)]
+GROWTH = [
+    (1, 2, 512, 1024),
+    (1, 2, 7168, 7168),
+    (1, 21, 256, 256),
+    (1, 21, 2240, 2240),
+    (1, 150, 96, 96),
+    (1, 150, 832, 832),
+]
 SMALL = [(128, 10), (2, 2, 64, 64)]
 
 
@@ -94,6 +104,13 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
     return found
 
 
+def always_fresh() -> None:
+    """Large allocations are mapped anew each time (glibc only)."""
+    if sys.platform == "linux":
+        m_mmap_threshold = -3
+        ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
+
+
 def problem(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     torch.manual_seed(0)
     return torch.randn(shape, requires_grad=True), torch.randint(0, shape[1], (shape[0], *shape[2:]))
@@ -131,14 +148,18 @@ def measure(shape: tuple[int, ...], pool: list[Candidate], rounds: int) -> dict[
             times[candidate.name].append(once(losses[candidate.name], candidate, z, y))
         if turn == 0:
             times = {name: [] for name in times}  # the first round warms caches and compiles
-        print(f"\r{shape}: round {turn} of {rounds}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+        if sys.stderr.isatty():
+            print(f"\r{shape}: round {turn} of {rounds}", end="", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(file=sys.stderr)
     base = min(sum(t) for t in times["floor"])
+    middle = statistics.median(sum(t) for t in times["floor"])
     rows = {}
     for name, found in times.items():
         both = [a + b for a, b in found]
         rows[name] = {
             "times_floor": min(both) / base,
+            "times_floor_by_medians": statistics.median(both) / middle,
             "milliseconds": {
                 "both": spread(both),
                 "forward": spread([a for a, _ in found]),
@@ -205,7 +226,11 @@ def machine() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[name] = "missing"
     cpu = Path("/proc/cpuinfo")
-    model = next((x.split(":")[1].strip() for x in cpu.read_text().splitlines() if "model name" in x), "") if cpu.exists() else ""
+    model = (
+        next((x.split(":")[1].strip() for x in cpu.read_text().splitlines() if "model name" in x), "")
+        if cpu.exists()
+        else ""
+    )
     return {
         "cpu": model or platform.processor(),
         "cores": os.cpu_count(),
@@ -220,14 +245,17 @@ def machine() -> dict[str, Any]:
 
 def show(result: dict[str, Any], extra: dict[str, float]) -> None:
     print(f"\nlogits {tuple(result['shape'])}, {result['rounds']} rounds")
-    print(f"{'':34}{'× floor':>9}{'ms (min, median)':>22}{'memory':>9}   against ours")
+    print(f"{'':34}{'× floor (of medians)':>22}{'ms (min, median)':>22}{'memory':>9}   against ours")
     for name, row in result["rows"].items():
         low, _, median, _ = row["milliseconds"]["both"]
         held = f"{extra[name]:9.2f}" if name in extra else " " * 9
         against = ""
         if "same_as" in row:
-            against = f"{row['times_ours']:.1f} × {row['same_as']!r}" + ("" if row["value_agrees"] else ", ANOTHER VALUE")
-        print(f"{name:34}{row['times_floor']:9.2f}{low:12.2f}{median:10.2f}{held}   {against}")
+            against = f"{row['times_ours']:.1f} × {row['same_as']!r}" + (
+                "" if row["value_agrees"] else ", ANOTHER VALUE"
+            )
+        ratios = f"{row['times_floor']:12.2f} ({row['times_floor_by_medians']:.2f})".rjust(22)
+        print(f"{name:34}{ratios}{low:12.2f}{median:10.2f}{held}   {against}")
 
 
 def main() -> None:
@@ -238,6 +266,7 @@ def main() -> None:
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     shapes = [tuple(int(n) for n in chosen.shape.split(","))] if chosen.shape else SHAPES
+    always_fresh()
     if chosen.peak is not None:
         print(peak(shapes[0], candidates(shapes[0][1], len(shapes[0]) - 2)[chosen.peak]))
         return

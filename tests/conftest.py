@@ -9,7 +9,6 @@ import torch
 
 import lossmith as ls
 
-
 # The tests are many and small, and run side by side: more threads would only wait for each other.
 torch.set_num_threads(1)
 

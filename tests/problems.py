@@ -131,7 +131,13 @@ def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
         return [[0.25 + 0.5 * k for k in range(n_classes)]] if task == "multiclass" else []
     if type(None) in options:  # optional: what one task takes another may not
         scalar = task != "multiclass" or Tensor not in options
-        return [v for o in options if o is not type(None) for v in _others(o, default, task, n_classes) if scalar or o is Tensor]
+        return [
+            v
+            for o in options
+            if o is not type(None)
+            for v in _others(o, default, task, n_classes)
+            if scalar or o is Tensor
+        ]
     raise NotImplementedError(f"no values are known for settings of type {hint}: teach this function")
 
 

@@ -267,7 +267,7 @@ def test_weight_0_is_ignoring(row, problem, engine):
 @by_row
 @by_problem
 def test_weight_2_is_repeating_the_sample(row, problem, engine):
-    n, _, *space = problem.logits.shape
+    n = len(problem.logits)
     weight = torch.ones(n, dtype=torch.float64)
     weight[1] = 2
     repeated = [0, *range(1, n), 1]
@@ -486,7 +486,7 @@ def test_nan_in_a_valid_pixel_stays_visible(row, problem, dtype, engine):
     settings = [{}, {"reduction": "none"}, {"absent": "skip"}, {"per_image": False}]
     for more in [s for s in settings if s.keys() <= row.cls.fields.keys()]:
         assert build(row, problem, **more)(logits, problem.target).isnan().any(), more
-    value, gradient = valued(build(row, problem), logits, problem.target)
+    _, gradient = valued(build(row, problem), logits, problem.target)
     assert gradient.isnan().any()
 
 

@@ -50,9 +50,24 @@ def test_use_engine_is_a_setter_and_a_context():
 
 REFUSED = [
     (LOSS, logits_of(2, 3, 4), labels_of(3, 2, 4), "torch.float64"),
-    (ls.CrossEntropyLoss(task="multiclass"), torch.zeros(2, 3, 4), torch.full((2, 3, 4), 1 / 3, requires_grad=True), "gradient"),
-    (ls.CrossEntropyLoss(reduction="none", label_smoothing=0.1), torch.zeros(2, 3, 4), labels_of(3, 2, 4, ignore=False), "label smoothing"),
-    (ls.CrossEntropyLoss(task="multiclass", reduction="none"), torch.zeros(2, 3, 4), torch.full((2, 3, 4), 1 / 3), "soft targets"),
+    (
+        ls.CrossEntropyLoss(task="multiclass"),
+        torch.zeros(2, 3, 4),
+        torch.full((2, 3, 4), 1 / 3, requires_grad=True),
+        "gradient",
+    ),
+    (
+        ls.CrossEntropyLoss(reduction="none", label_smoothing=0.1),
+        torch.zeros(2, 3, 4),
+        labels_of(3, 2, 4, ignore=False),
+        "label smoothing",
+    ),
+    (
+        ls.CrossEntropyLoss(task="multiclass", reduction="none"),
+        torch.zeros(2, 3, 4),
+        torch.full((2, 3, 4), 1 / 3),
+        "soft targets",
+    ),
 ]
 
 

@@ -31,7 +31,12 @@ CALLS = [
     (ls.FocalLoss(task="multiclass"), (ONE, Y), ValueError, ["one channel, which is always binary", "two channels"]),
     (ls.FocalLoss(task="binary"), (Z, Y), ValueError, ["task='binary' needs logits with one channel", "multilabel"]),
     # values
-    (ls.DiceLoss(), (Z, Y + 3), ValueError, ["holds 3", "C = 3", "0 to 2", "ignore_index is -100", "is 3 an ignore_index?"]),
+    (
+        ls.DiceLoss(),
+        (Z, Y + 3),
+        ValueError,
+        ["holds 3", "C = 3", "0 to 2", "ignore_index is -100", "is 3 an ignore_index?"],
+    ),
     (ls.DiceLoss(), (Z, Y - 1), ValueError, ["holds -1", "is -1 an ignore_index?"]),
     (ls.DiceLoss(), (ONE, Y + 255), ValueError, ["holds 255", "0 to 1", "(mask > 0)"]),
     (ls.DiceLoss(), (Z, Y + 255), ValueError, ["holds 255", "ignore_index=255"]),
@@ -41,7 +46,12 @@ CALLS = [
     # settings that do not fit the input
     (ls.DiceLoss(classes=(1, 3)), (Z, Y), ValueError, ["classes=(1, 3) names class 3", "C = 3"]),
     (ls.DiceLoss(class_weight=[1, 2]), (Z, Y), ValueError, ["class_weight needs 3 values", "one per class", "(2,)"]),
-    (ls.CrossEntropyLoss(class_weight=[1, 2, 3]), (ONE, Y), ValueError, ["class_weight needs 2", "(negative, positive)"]),
+    (
+        ls.CrossEntropyLoss(class_weight=[1, 2, 3]),
+        (ONE, Y),
+        ValueError,
+        ["class_weight needs 2", "(negative, positive)"],
+    ),
     (ls.FocalLoss(alpha=0.25), (Z, Y), ValueError, ["alpha=0.25 is one number", "3 classes"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (Z, Y), ValueError, ["alpha needs 3 values"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (ONE, Y), ValueError, ["one per channel (1), got 2"]),

@@ -75,7 +75,9 @@ def test_focal_with_gamma_0_is_cross_entropy(channels, weight, class_weight, red
         more["class_weight"] = torch.linspace(0.5, 2.0, classes).tolist()
     a, b = ls.FocalLoss(gamma=0.0, **more), ls.CrossEntropyLoss(**more)
     for denominator in ({}, {"denominator": 5.0}):
-        assert torch.equal(a(logits, labels, **call[weight], **denominator), b(logits, labels, **call[weight], **denominator))
+        assert torch.equal(
+            a(logits, labels, **call[weight], **denominator), b(logits, labels, **call[weight], **denominator)
+        )
 
 
 def test_tversky_is_dice_and_jaccard(engine):
@@ -132,7 +134,7 @@ def test_background_follows_from_the_foreground():
 
 
 def test_false_positives_on_an_absent_class(engine):
-    """"smooth" lets them cost, "skip" does not see them."""
+    """ "smooth" lets them cost, "skip" does not see them."""
     labels = torch.zeros(1, 4, 4, dtype=torch.long)
     quiet, loud = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
     quiet[:, 0], loud[:, 0], loud[:, 2] = 9.0, 9.0, 9.0
@@ -155,7 +157,9 @@ def test_false_positives_on_an_absent_class(engine):
 def test_any_shape_gives_a_finite_value_and_gradient(n, channels, space, scale, ignored, seed, dtype):
     logits = (logits_of(n, channels, *space, seed=seed).clamp(-1, 1) * scale).to(dtype).requires_grad_()
     labels = labels_of(max(channels, 2), n, *space, seed=seed, ignore=False)
-    labels = labels.masked_fill(torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < ignored, IGNORED)
+    labels = labels.masked_fill(
+        torch.rand(labels.shape, generator=torch.Generator().manual_seed(seed)) < ignored, IGNORED
+    )
     loss = ls.parse("ce + focal(gamma=0.5) + dice + jaccard + tversky + gdl", ignore_index=IGNORED)
     with ls.use_engine("plain"):
         expected = loss(logits, labels)
@@ -167,5 +171,8 @@ def test_any_shape_gives_a_finite_value_and_gradient(n, channels, space, scale, 
     assert_same(value.detach(), expected.detach(), 2e-6)
     step = max(torch.finfo(dtype).eps, 2e-6)
     torch.testing.assert_close(
-        logits.grad.double(), expected_gradient.double(), rtol=2 * step, atol=2e-6 * float(expected_gradient.abs().amax() if logits.numel() else 0) + 1e-30
+        logits.grad.double(),
+        expected_gradient.double(),
+        rtol=2 * step,
+        atol=2e-6 * float(expected_gradient.abs().amax() if logits.numel() else 0) + 1e-30,
     )

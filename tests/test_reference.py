@@ -295,7 +295,9 @@ def test_absent_classes():
     assert loss("dice", z, labels, absent="skip", classes=(2,)) == 0.0
     assert loss("dice", z, labels, classes=(2,)) == pytest.approx(1 - 1 / (4 / 3 + 1))
     assert loss("gdl", z, labels, absent="skip") == pytest.approx(loss("gdl", z, labels, classes=(0, 1)))
-    assert loss("gdl", z, labels, classes=(2,)) == 1.0  # no finite weight to borrow: the false positives are all there is
+    assert (
+        loss("gdl", z, labels, classes=(2,)) == 1.0
+    )  # no finite weight to borrow: the false positives are all there is
     # Weights ¼, ¼ and, for the absent class, ¼: 1 − 2(⅔ + ⅔)/(3 · 4/3 + 4).
     assert loss("gdl", z, labels) == pytest.approx(1 - 2 * (4 / 3) / 8)
 

@@ -7,7 +7,6 @@
 >>> value.backward()
 """
 
-from . import pixel, region
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
@@ -15,7 +14,7 @@ from .pixel import *  # noqa: F403  every loss of the family, also those written
 from .region import *  # noqa: F403
 from .schedule import ramp
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Loss",
     "Sum",
     "catalogue",

@@ -17,7 +17,7 @@ from .engine import Curve, Event, Problem, Stats, Task, Want
 from .engine.plain import can_look
 
 if TYPE_CHECKING:
-    from .loss import Loss
+    from .loss import Dense
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Sums:
         return self._each(lambda x: x[:, list(classes)])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Sums:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Sums(**{name: None if x is None else change(x) for name, x in values.items()})
+        known = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        return Sums(**{name: change(x) for name, x in known.items()})
 
 
 class Batch:
@@ -102,7 +102,7 @@ class Batch:
 
     def __init__(
         self,
-        terms: Sequence[Loss],
+        terms: Sequence[Dense],
         who: str,
         logits: Tensor,
         target: Tensor | None,
@@ -174,7 +174,11 @@ class Batch:
 
     def of_images(self, values: Tensor) -> Tensor:
         """Multiplies values of images by the weights of the images."""
-        return values if self.sample is None else values * self.sample.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        return (
+            values
+            if self.sample is None
+            else values * self.sample.to(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+        )
 
     def natural(self, values: Tensor) -> Tensor:
         """Values of pixels in the shape of the labels: one channel is no axis."""
@@ -249,7 +253,9 @@ def _fit(who: str, logits: Tensor, target: Tensor | None, task: Task | None) -> 
             f"got a target {_shape(target)}"
         )
     if target.is_floating_point():
-        raise TypeError(f"{who}: labels {labels} for {c} classes must be integers, got {target.dtype}; use target.long()")
+        raise TypeError(
+            f"{who}: labels {labels} for {c} classes must be integers, got {target.dtype}; use target.long()"
+        )
     return target, task or "multiclass"
 
 

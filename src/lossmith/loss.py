@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -42,7 +42,7 @@ class Loss(Settings):
     range: ClassVar[tuple[float, float]]
     paper: ClassVar[str] = ""
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
-    inputs: ClassVar[type[Batch]] = Batch
+    inputs: ClassVar[Callable[..., Any]] = Batch
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
 
@@ -103,7 +103,7 @@ class Loss(Settings):
                 out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call).detach()
         return out
 
-    def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Batch]:
+    def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """Reads the call: one batch per slot."""
         slots: dict[str, list[Loss]] = {}
         for _, term in self.terms:
@@ -121,7 +121,7 @@ class Loss(Settings):
         batches = {}
         for slot, terms in slots.items():
             given = {k: v.get(slot) if isinstance(v, dict) else v for k, v in options.items()}
-            accepted = {k: v for k, v in given.items() if any(k in term.takes for term in terms)}
+            accepted: dict[str, Any] = {k: v for k, v in given.items() if any(k in term.takes for term in terms)}
             batches[slot] = terms[0].inputs(terms, self._who(), *pairs[slot], **accepted)
         return batches
 
@@ -175,8 +175,9 @@ class Loss(Settings):
         return NotImplemented
 
     def __mul__(self, factor: Any) -> Loss:
-        if isinstance(factor, numbers.Real) or isinstance(factor, Schedule):
-            return Sum([(_product(factor, weight, self), term) for weight, term in self.terms])
+        if isinstance(factor, numbers.Real | Schedule):
+            by = factor if isinstance(factor, Schedule) else float(factor)
+            return Sum([(_product(by, weight, self), term) for weight, term in self.terms])
         return NotImplemented
 
     __rmul__ = __mul__
@@ -208,14 +209,18 @@ class Sum(Loss):
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
         for setting in ("ignore_index", "task"):
             for slot in {term.slot for _, term in terms}:
-                said = {term: getattr(term, setting) for _, term in terms if term.slot == slot and setting in term.fields}
+                said = {
+                    term: getattr(term, setting) for _, term in terms if term.slot == slot and setting in term.fields
+                }
                 if len(set(said.values())) > 1:
                     listed = ", ".join(f"{term.name} has {value!r}" for term, value in said.items())
                     raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
-        return [(weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)]
+        return [
+            (weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)
+        ]
 
     def __repr__(self) -> str:
         text = ""
@@ -223,12 +228,16 @@ class Sum(Loss):
             minus = isinstance(weight, float) and weight < 0
             size = -weight if minus else weight
             body = f"{term!r}" if size == 1 else f"{size!r} * {term!r}"
-            text += (" - " if minus else " + ") + body if text else ("-1.0 * " if minus and size == 1 else "-" * minus) + body
+            text += (
+                (" - " if minus else " + ") + body
+                if text
+                else ("-1.0 * " if minus and size == 1 else "-" * minus) + body
+            )
         return text
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and a where b is 0, so that 0 / 0 is 0. The guard asks whether b is 0, not whether it is positive: NaN stays."""
+    """a / b, and a where b is 0, so that 0 / 0 is 0. The guard tests for 0, not for positive numbers: NaN stays NaN."""
     return a / torch.where(b == 0, 1.0, b)
 
 

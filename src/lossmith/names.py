@@ -33,7 +33,9 @@ def catalogue() -> list[Row]:
     ['dice', 'jaccard', 'tversky', 'gdl']
     """
     return [
-        Row(name, cls, cls.family, dict(cls.fields), cls.range, cls.paper, (cls.__doc__ or name).strip().splitlines()[0])
+        Row(
+            name, cls, cls.family, dict(cls.fields), cls.range, cls.paper, (cls.__doc__ or name).strip().splitlines()[0]
+        )
         for name, cls in CATALOGUE.items()
     ]
 

@@ -83,7 +83,7 @@ class CrossEntropyLoss(PixelLoss):
     Args:
         label_smoothing: ε in [0, 1].
 
-    Range: [0, ∞): 0 when perfect, ln C (binary: ln 2) when uniform, unbounded at worst. Soft targets: not below their entropy.
+    Range: [0, ∞): 0 when perfect (soft targets: their entropy), ln C (binary: ln 2) when uniform, unbounded at worst.
     Limits: easy pixels own most of the gradient when classes are imbalanced.
     Paper: Good, "Rational decisions", J. R. Stat. Soc. B 14 (1952); label smoothing: Szegedy et al., CVPR 2016.
 
@@ -162,5 +162,7 @@ class FocalLoss(PixelLoss):
                 )
             return batch.label_price(alpha, "alpha")
         if alpha.ndim and alpha.shape != (batch.n_classes,):
-            raise ValueError(f"{batch.who}: alpha needs one number, or one per channel ({batch.n_classes}), got {alpha.numel()}")
+            raise ValueError(
+                f"{batch.who}: alpha needs one number, or one per channel ({batch.n_classes}), got {alpha.numel()}"
+            )
         return torch.stack([1 - alpha, alpha], -1).expand(batch.n_classes, 2)

@@ -54,7 +54,7 @@ class RegionLoss(Dense):
         return ratio((losses * weight).sum(0), weight.sum(0))
 
     def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses (G, K) or (G,), the share of each class in the mean over classes (G, K), the weight of each group (G,)."""
+        """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
         sums = batch.sums if self.per_image else batch.sums.pooled(batch.sample)
         valid = (sums.n != 0).any(1)  # also where n is NaN: a broken input must not drop out of the mean
         kept = self._included(batch)
@@ -123,7 +123,7 @@ class JaccardLoss(RegionLoss):
     Args:
         smooth: ε ≥ 0, see `DiceLoss`.
 
-    Range: [0, 1]: 0 when perfect, close to 1 at worst. It punishes a bad overlap more than Dice: J = D / (2 − D) of scores.
+    Range: [0, 1]: 0 when perfect, close to 1 at worst. Stricter than Dice on a bad overlap: as scores, J = D / (2 − D).
     Limits: as Dice.
     Paper: Rahman & Wang, "Optimizing intersection-over-union in deep neural networks", ISVC 2016.
 
@@ -195,9 +195,9 @@ class GeneralizedDiceLoss(RegionLoss):
     name = "gdl"
     paper = "Sudre et al. 2017, arXiv 1707.03237; Crum et al. 2006"
     background_counts = True
-    without = {"class_weight": "its weights come from the sizes of the classes"}
+    without: ClassVar[dict[str, str]] = {"class_weight": "its weights come from the sizes of the classes"}
     weighting: Literal["square", "simple", "uniform"] = "square"
-    absent: Literal["max", "skip"] = "max"
+    absent: Literal["max", "skip"] = "max"  # type: ignore[assignment]  # instead of "smooth": it has no ε
 
     def formula(self, s: Sums) -> Tensor:
         exponent = {"square": 2, "simple": 1, "uniform": 0}[self.weighting]

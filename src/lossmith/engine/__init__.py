@@ -11,7 +11,8 @@ With p the predicted probability of a class, r the target (0 or 1, or in between
 is ignored) and u = −ln p_t the surprise at the label t, a "label" being one of the C classes under a softmax, and
 0 (no) or 1 (yes) in each of the C channels under a sigmoid:
 
-    n = Σ w    t = Σ w r    fp = Σ w (1−r) p    fn = Σ w r (1−p)    fp2 = Σ w (1−r) p²    fn2 = Σ w r (1−p)²    tt = Σ w r²
+    n = Σ w    t = Σ w r    tt = Σ w r²
+    fp = Σ w (1−r) p    fn = Σ w r (1−p)    fp2 = Σ w (1−r) p²    fn2 = Σ w r (1−p)²
 
 The sums are of errors, not of hits, so nothing cancels when the prediction is nearly perfect.
 """
@@ -57,8 +58,14 @@ class Want(NamedTuple):
     u: bool = False  # u itself, per pixel
     spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
 
-    def __or__(self, other: Want) -> Want:  # type: ignore[override]
-        return Want(*(mine | theirs for mine, theirs in zip(self, other, strict=True)))
+    def __or__(self, other: Want) -> Want:
+        return Want(
+            errors=self.errors or other.errors,
+            squares=self.squares or other.squares,
+            curves=self.curves | other.curves,
+            u=self.u or other.u,
+            spread=self.spread or other.spread,
+        )
 
 
 @dataclass(frozen=True)

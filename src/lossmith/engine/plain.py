@@ -16,7 +16,6 @@ from torch import Tensor
 
 from . import Curve, Event, Problem, Stats, Want
 
-
 _PIECE = 1 << 18  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
 
 
@@ -40,9 +39,10 @@ def _pieces(problem: Problem) -> list[Problem]:
     size = max(1, _PIECE // max(n * c, 1)) if can_look(z) else z.shape[2]
     if size >= z.shape[2]:
         return [replace(problem, logits=z, target=target, weight=weight)]
-    weights = [None] * -(-z.shape[2] // size) if weight is None else weight.split(size, -1)
-    parts = zip(z.split(size, -1), target.split(size, -1), weights, strict=True)
-    return [replace(problem, logits=z, target=target, weight=weight) for z, target, weight in parts]
+    parts, targets = torch.split(z, size, -1), torch.split(target, size, -1)
+    weights = [None] * len(parts) if weight is None else torch.split(weight, size, -1)
+    pieces = zip(parts, targets, weights, strict=True)
+    return [replace(problem, logits=z, target=target, weight=weight) for z, target, weight in pieces]
 
 
 def _joined(pieces: list[Stats]) -> Stats:
@@ -55,9 +55,12 @@ def _joined(pieces: list[Stats]) -> Stats:
         values = [getattr(piece, name) for piece in pieces]
         return None if values[0] is None else torch.stack(values).sum(0)
 
+    def along(values: tuple[Any, ...]) -> Any:
+        return torch.cat(values, -1) if isinstance(values[0], Tensor) else values[0]
+
     def events(name: str) -> list[Event]:
         same = zip(*(getattr(piece, name) for piece in pieces), strict=True)
-        return [Event(*(x[0] if isinstance(x[0], int | None) else torch.cat(x, -1) for x in zip(*e))) for e in same]
+        return [Event(*map(along, zip(*event, strict=True))) for event in same]
 
     spans = [piece.target_range for piece in pieces if piece.target_range is not None]
     return Stats(
@@ -208,7 +211,10 @@ def _sigmoid(problem: Problem, z: Tensor) -> Stats:
     _add_errors(stats, problem, weight, target, p, miss)
     if want.u or want.curves:
         if problem.target.is_floating_point():
-            no, yes = (-F.logsigmoid(-z)).masked_fill(target == 1, 0.0), (-F.logsigmoid(z)).masked_fill(target == 0, 0.0)
+            no, yes = (
+                (-F.logsigmoid(-z)).masked_fill(target == 1, 0.0),
+                (-F.logsigmoid(z)).masked_fill(target == 0, 0.0),
+            )
             stats.events = [Event(no, 0, 1 - target), Event(yes, 1, target)]
         else:
             stats.events = [Event(-F.logsigmoid(torch.where(target > 0, z, -z)), target.long(), None)]
