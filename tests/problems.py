@@ -98,6 +98,7 @@ def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
         {"class_weight": weights, "reduction": "none"},
         {"per_image": False},
         {"per_image": False, "class_weight": weights},
+        {"per_image": False, "reduction": "sum"},
         {"include_background": False},
     ]
     if problem.task != "binary":
@@ -119,7 +120,7 @@ def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
     options = get_args(hint)
     if get_origin(hint) is Annotated:
         low, high = options[1].low, min(options[1].high, 4.0)
-        guesses = [low, low + (high - low) * 0.2, low + (high - low) * 0.375]
+        guesses = [low, low + (high - low) * 0.1, low + (high - low) * 0.25, low + (high - low) * 0.375]
         return [v for v in guesses if v != default]
     if get_origin(hint) is Literal:
         return [v for v in options if v != default]

@@ -52,6 +52,7 @@ CALLS = [
         ValueError,
         ["class_weight needs 2", "(negative, positive)"],
     ),
+    (ls.DiceLoss(class_weight=[1, 2, 3]), (ONE, Y), ValueError, ["class_weight needs 2", "(negative, positive)"]),
     (ls.FocalLoss(alpha=0.25), (Z, Y), ValueError, ["alpha=0.25 is one number", "3 classes"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (Z, Y), ValueError, ["alpha needs 3 values"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (ONE, Y), ValueError, ["one per channel (1), got 2"]),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import golden
 import lossmith as ls
+from lossmith.engine import power
 from problems import IGNORED, labels_of, logits_of
 
 
@@ -80,6 +81,30 @@ def test_focal_with_gamma_0_is_cross_entropy(channels, weight, class_weight, red
         )
 
 
+def test_alpha_per_channel_is_alpha_of_each_channel(engine):
+    logits, labels = logits_of(2, 3, 5, 5), labels_of(2, 2, 3, 5, 5, ignore=False)
+    alphas = [0.125, 0.5, 0.75]  # exact in float32, which settings are kept in
+    together = ls.FocalLoss(alpha=alphas, task="multilabel")(logits, labels)
+    each = [ls.FocalLoss(alpha=a)(logits[:, k : k + 1], labels[:, k]) for k, a in enumerate(alphas)]
+    assert_same(together, torch.stack(each).mean())
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5, 1.0, 1.5, 2.0])
+def test_power_has_a_finite_slope_at_0(exponent):
+    x = torch.tensor([0.0, 1e-35, 1e-20, 0.3, 1.0, 4.0], dtype=torch.float64, requires_grad=True)
+    value = power(x, exponent)
+    torch.testing.assert_close(value[2:], x[2:] ** exponent)
+    assert value[0] == 0**exponent
+    (slope,) = torch.autograd.grad(value.sum(), x)
+    torch.testing.assert_close(
+        slope[2:], exponent * x.detach()[2:] ** (exponent - 1) if exponent else torch.zeros(4).double()
+    )
+    assert slope.isfinite().all()
+    if 0 < exponent < 1:
+        torch.testing.assert_close(slope[:2], torch.full((2,), 1e-30 ** (exponent - 1), dtype=torch.float64))
+        torch.testing.assert_close(value[1], x[1] * 1e-30 ** (exponent - 1))
+
+
 def test_tversky_is_dice_and_jaccard(engine):
     logits, labels = logits_of(2, 3, 6, 6), labels_of(3, 2, 6, 6, ignore=False)
     half = ls.TverskyLoss(fp_weight=0.5, fn_weight=0.5, smooth=0.5)
@@ -123,7 +148,7 @@ def test_background_follows_from_the_foreground():
     two = torch.cat([torch.zeros_like(z), z], 1)
     loss = ls.DiceLoss(squared=True, ignore_index=IGNORED)
     both, counted = Batch([loss], "", z, labels).sums.both(), Batch([loss], "", two, labels).sums
-    for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "tp", "p", "squared_error"):
+    for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "tp", "squared_error"):
         assert_same(getattr(both, name), getattr(counted, name))
     shares = logits_of(2, 1, 5, 5, seed=4).sigmoid()
     soft = ls.DiceLoss(squared=True, task="multiclass")

@@ -43,11 +43,6 @@ class Sums:
         return self.t - self.fn
 
     @property
-    def p(self) -> Tensor:
-        """The predicted size, Σ p."""
-        return self.tp + self.fp
-
-    @property
     def squared_error(self) -> Tensor:
         """Σ (p − r)²."""
         assert self.fp2 is not None

@@ -61,8 +61,8 @@ class RegionLoss(Dense):
         sums = sums.both() if self.background_counts and batch.task == "binary" else sums.of(kept)
         losses = self.formula(sums)
         shares = torch.ones_like(sums.t)
-        prices = None if batch.task == "binary" else batch.label_price(self.class_weight, "class_weight")
-        if prices is not None:
+        prices = batch.label_price(self.class_weight, "class_weight")
+        if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
             shares = shares * (prices if batch.softmax else prices[:, 0])[kept]
         if self.absent == "skip":
             shares, losses = (x if x.ndim < 2 else x * (sums.t != 0) for x in (shares, losses))
