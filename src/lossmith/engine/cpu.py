@@ -11,8 +11,10 @@ copied.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
+import mmap
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -139,6 +141,7 @@ def _gradient(problem: Problem, upstream_u: Tensor | None, upstream: dict[str | 
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
         out = torch.empty_like(problem.logits, memory_format=torch.contiguous_format)
+    _ask_for_huge_pages(out)
     job.run(job.backward, table.numpy(), *([] if job.soft else [flat_u.numpy()]), _field(out))
     return out
 
@@ -238,6 +241,24 @@ class _Job:
 
         rows = torch.empty((3, self.grid.channels, k.LANES) if self.soft else (self.grid.channels, k.LANES))
         return rows.numpy(), torch.empty((k.LANE_ROWS, k.LANES)).numpy()
+
+
+def _ask_for_huge_pages(fresh: Tensor) -> None:
+    """Lets Linux back a large new tensor by 2 MB pages: touching it page by page costs as much as the arithmetic."""
+    size, page = fresh.numel() * fresh.element_size(), mmap.PAGESIZE
+    if size >= 1 << 22 and hasattr(mmap, "MADV_HUGEPAGE") and (madvise := _madvise()) is not None:
+        start = -(-fresh.data_ptr() // page) * page
+        madvise(start, (fresh.data_ptr() + size - start) // page * page, mmap.MADV_HUGEPAGE)  # a wish: it may fail
+
+
+@functools.cache
+def _madvise() -> Any:
+    try:
+        madvise = ctypes.CDLL(None).madvise
+    except (OSError, AttributeError, TypeError):
+        return None
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return madvise
 
 
 def _curves(problem: Problem) -> list[Curve]:
