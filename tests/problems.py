@@ -86,6 +86,11 @@ def calls(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
     return some
 
 
+def fits(settings: dict[str, Any], call: dict[str, Any]) -> bool:
+    """A denominator belongs to the mean."""
+    return "denominator" not in call or settings.get("reduction", "mean") == "mean"
+
+
 def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
     """The shared settings that the loss has, one at a time."""
     n_classes = 2 if problem.task == "binary" else problem.logits.shape[1]

@@ -48,8 +48,8 @@ def test_parse_is_the_algebra():
 
 
 def test_shared_settings_go_where_they_mean_something():
-    loss = ls.parse("ce + dice", per_image=False, gamma=3.0)
-    assert repr(loss) == "CrossEntropyLoss() + DiceLoss(per_image=False)"
+    loss = ls.parse("ce + dice + focal", per_image=False, gamma=3.0)
+    assert repr(loss) == "CrossEntropyLoss() + DiceLoss(per_image=False) + FocalLoss(gamma=3.0)"
     assert ls.parse("ce(ignore_index=1)", ignore_index=2).ignore_index == 1
 
 
@@ -103,6 +103,13 @@ def test_refusals():
     a = ls.ramp(0, 0.1, 1)
     with pytest.raises(TypeError, match="a schedule times a schedule"):
         a * (a * DICE)
+    for wrong in (lambda: a - DICE, lambda: (a - a) * DICE, lambda: a + a):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            wrong()
+    with pytest.raises(ValueError, match="must be finite, got inf"):
+        float("inf") * DICE
+    with pytest.raises(TypeError, match="finite numbers, got nan"):
+        ls.ramp(0, float("nan"), 1)
     with pytest.raises(ValueError, match="never reaches its stop"):
         ls.ramp(0, -0.1, 1)
 
@@ -169,6 +176,8 @@ def test_slots(engine):
     torch.testing.assert_close(weighted, expected)
     with pytest.raises(TypeError, match=r"reads 2 different inputs: call loss\(score=\(input, target\), edge="):
         loss(Z, Y)
+    with pytest.raises(TypeError, match="give score=\\(input, target\\) or two arguments, not both"):
+        CE(Z, Y, score=(Z, Y))
     with pytest.raises(TypeError, match="the input 'edge' is missing; give edge="):
         loss(score=(Z, Y))
     with pytest.raises(TypeError, match=r"edge must be a pair \(input, target\)"):

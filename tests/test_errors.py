@@ -56,6 +56,7 @@ CALLS = [
     (ls.FocalLoss(alpha=0.25), (Z, Y), ValueError, ["alpha=0.25 is one number", "3 classes"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (Z, Y), ValueError, ["alpha needs 3 values"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (ONE, Y), ValueError, ["one per channel (1), got 2"]),
+    (ls.FocalLoss(alpha=torch.tensor(3.0)), (ONE, Y), ValueError, ["alpha of a yes or no must lie in [0, 1], got 3.0"]),
 ]
 
 
@@ -73,8 +74,10 @@ WEIGHTS = [
     ({"weight": torch.ones(3)}, ValueError, ["weight must be (2,)", "(2, 4, 5)", "got (3,)"]),
     ({"weight": [1.0, 2.0]}, TypeError, ["weight must be a real tensor", "list"]),
     ({"weight": torch.tensor([1.0, -1.0])}, ValueError, ["weights must be >= 0, got -1"]),
+    ({"denominator": torch.ones(2)}, ValueError, ["the denominator must be one number >= 0"]),
+    ({"denominator": -1.0}, ValueError, ["the denominator must be one number >= 0, got -1.0"]),
+    ({"denominator": "a"}, ValueError, ["the denominator must be one number >= 0, got 'a'"]),
     ({"mask": torch.ones(2)}, TypeError, ["takes no 'mask' in a call", "weight"]),
-    ({"denominator": 3.0}, TypeError, ["DiceLoss()", "takes no 'denominator'"]),
 ]
 
 
@@ -82,9 +85,21 @@ WEIGHTS = [
 def test_wrong_keyword_of_a_call(case, engine):
     call, kind, words = case
     with pytest.raises(kind) as error:
-        ls.DiceLoss()(Z, Y, **call)
+        (ls.DiceLoss() + ls.CrossEntropyLoss())(Z, Y, **call)
     for word in words:
         assert word in str(error.value)
+
+
+def test_denominator_where_it_means_nothing():
+    with pytest.raises(TypeError, match=r"DiceLoss\(\) takes no 'denominator'"):
+        ls.DiceLoss()(Z, Y, denominator=3.0)
+    with pytest.raises(ValueError, match="belongs to reduction='mean', not to 'sum'"):
+        ls.CrossEntropyLoss(reduction="sum")(Z, Y, denominator=3.0)
+
+
+def test_a_text_nested_too_deeply():
+    with pytest.raises(ValueError, match="nested too deeply"):
+        ls.parse("(" * 3000)
 
 
 SETTINGS = [
@@ -99,13 +114,20 @@ SETTINGS = [
     (lambda: ls.DiceLoss(classes="0"), ["classes must be a list of integers"]),
     (lambda: ls.DiceLoss(ignore_index=1.5), ["ignore_index must be an integer"]),
     (lambda: ls.DiceLoss(task="multi"), ["task must be one of 'multiclass', 'binary', 'multilabel'"]),
-    (lambda: ls.DiceLoss(class_weight=["a"]), ["class_weight must be a list of finite numbers"]),
+    (lambda: ls.DiceLoss(class_weight=["a"]), ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(class_weight=[1.0, -1.0]), ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(class_weight=[]), ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(classes=[]), ["classes must be a list of integers"]),
+    (lambda: ls.DiceLoss(smooth=10**400), ["smooth must be a finite number"]),
+    (lambda: ls.DiceLoss(ignore_index=2**70), ["ignore_index must be an integer"]),
+    (lambda: ls.parse("dice", gamma=3), ["no loss here has a setting 'gamma'", "none of DiceLoss() does"]),
+    (lambda: ls.parse(None), ["parse reads a text", "NoneType"]),
     (lambda: ls.DiceLoss(class_weight=[math.inf]), ["class_weight must be a list of finite numbers"]),
     (lambda: ls.FocalLoss(gamma=-0.1), ["gamma must be a number >= 0"]),
     (lambda: ls.FocalLoss(alpha=2.0), ["alpha must be a number in [0, 1]"]),
     (lambda: ls.CrossEntropyLoss(label_smoothing=1.1), ["label_smoothing must be a number in [0, 1]"]),
     (lambda: ls.GeneralizedDiceLoss(class_weight=[1, 2]), ["takes no class_weight", "its weights come from the sizes"]),
-    (lambda: ls.parse("dice", smoth=1), ["no loss has a setting 'smoth'", "did you mean 'smooth'?"]),
+    (lambda: ls.parse("dice", smoth=1), ["no loss here has a setting 'smoth'", "did you mean 'smooth'?"]),
 ]
 
 

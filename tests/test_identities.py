@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import golden
 import lossmith as ls
-from lossmith.engine import power
+from lossmith import engine as engines
 from problems import IGNORED, labels_of, logits_of
 
 
@@ -75,7 +75,7 @@ def test_focal_with_gamma_0_is_cross_entropy(channels, weight, class_weight, red
     if class_weight:
         more["class_weight"] = torch.linspace(0.5, 2.0, classes).tolist()
     a, b = ls.FocalLoss(gamma=0.0, **more), ls.CrossEntropyLoss(**more)
-    for denominator in ({}, {"denominator": 5.0}):
+    for denominator in ({}, {"denominator": 5.0}) if reduction == "mean" else ({},):
         assert torch.equal(
             a(logits, labels, **call[weight], **denominator), b(logits, labels, **call[weight], **denominator)
         )
@@ -92,7 +92,7 @@ def test_alpha_per_channel_is_alpha_of_each_channel(engine):
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5, 1.0, 1.5, 2.0])
 def test_power_has_a_finite_slope_at_0(exponent):
     x = torch.tensor([0.0, 1e-35, 1e-20, 0.3, 1.0, 4.0], dtype=torch.float64, requires_grad=True)
-    value = power(x, exponent)
+    value = engines.power(x, exponent)
     torch.testing.assert_close(value[2:], x[2:] ** exponent)
     assert value[0] == 0**exponent
     (slope,) = torch.autograd.grad(value.sum(), x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
@@ -106,7 +107,7 @@ class Batch:
         denominator: Tensor | float | None = None,
     ) -> None:
         first = terms[0]
-        self.who, self.denominator = who, denominator
+        self.who, self.denominator = who, _checked_denominator(who, denominator)
         target, self.task = _fit(who, logits, target, first.task)
         self.sample, per_pixel = _split_weight(who, logits, weight)
         want = reduce(or_, (term.wants() for term in terms), Want())
@@ -282,6 +283,18 @@ def _split_weight(who: str, logits: Tensor, weight: Tensor | None) -> tuple[Tens
     raise ValueError(
         f"{who}: weight must be {(n,)}, one per sample, or {(n, *space)}, one per pixel, got {_shape(weight)}"
     )
+
+
+def _checked_denominator(who: str, denominator: Tensor | float | None) -> Tensor | float | None:
+    """One number, not negative; a tensor on an accelerator is taken as it is."""
+    if isinstance(denominator, Tensor) and denominator.numel() == 1 and not denominator.is_complex():
+        denominator = denominator.detach().reshape(())
+        fits = not can_look(denominator) or bool(denominator >= 0)
+    else:
+        fits = denominator is None or (isinstance(denominator, numbers.Real) and denominator >= 0)
+    if not fits:
+        raise ValueError(f"{who}: the denominator must be one number >= 0, got {denominator!r}")
+    return denominator
 
 
 def _check_range(who: str, problem: Problem, stats: Stats) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
@@ -16,6 +17,8 @@ from .settings import Settings
 
 Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
+
+TINY = 1e-37  # as good as 0: the inverse of anything smaller overflows float32, which gradients arrive in
 
 CATALOGUE: dict[str, type[Loss]] = {}
 
@@ -86,7 +89,7 @@ class Loss(Settings):
             part = _weighed(weight, term.value(batches[term.slot]))
             total = part if total is None else total + part
         assert total is not None
-        return _returned(total, inputs, call)
+        return _returned(total, inputs, call, self.terms[0][1].slot)
 
     def parts(self, *inputs: Tensor, per_class: bool = False, **call: Any) -> dict[str, Tensor]:
         """The weighted terms by name, detached, for the log; they add up to the loss.
@@ -100,7 +103,7 @@ class Loss(Settings):
                 batch = batches[term.slot]
                 value = term.class_values(batch) if per_class else None
                 value = term.value(batch) if value is None else value
-                out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call).detach()
+                out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call, term.slot).detach()
         return out
 
     def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +131,8 @@ class Loss(Settings):
     def _pairs(self, slots: Iterable[str], inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         names = list(slots)
         if inputs:
+            for slot in call.keys() & set(names):
+                raise TypeError(f"{self._who()}: give {slot}=(input, target) or two arguments, not both")
             if len(names) > 1:
                 shape = ", ".join(f"{slot}=(input, target)" for slot in names)
                 raise TypeError(f"{self!r} reads {len(names)} different inputs: call loss({shape})")
@@ -177,6 +182,8 @@ class Loss(Settings):
     def __mul__(self, factor: Any) -> Loss:
         if isinstance(factor, numbers.Real | Schedule):
             by = factor if isinstance(factor, Schedule) else float(factor)
+            if isinstance(by, float) and not math.isfinite(by):
+                raise ValueError(f"the weight of {self!r} must be finite, got {by}")
             return Sum([(_product(by, weight, self), term) for weight, term in self.terms])
         return NotImplemented
 
@@ -237,8 +244,8 @@ class Sum(Loss):
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and a where b is 0, so that 0 / 0 is 0. The guard tests for 0, not for positive numbers: NaN stays NaN."""
-    return a / torch.where(b == 0, 1.0, b)
+    """a / b, and a where b is 0, so that 0 / 0 is 0. A NaN passes the guard and stays."""
+    return a / torch.where(b.abs() < TINY, 1.0, b)
 
 
 def _weighed(weight: Weight, value: Tensor) -> Tensor:
@@ -252,9 +259,9 @@ def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
     return a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b)
 
 
-def _returned(value: Tensor, inputs: tuple[Any, ...], call: dict[str, Any]) -> Tensor:
-    """In float64 if the first input is, else in float32."""
-    first = inputs[0] if inputs else next(v[0] for v in call.values() if isinstance(v, tuple | list))
+def _returned(value: Tensor, inputs: tuple[Any, ...], call: dict[str, Any], slot: str) -> Tensor:
+    """In float64 if the input is, else in float32."""
+    first = inputs[0] if inputs else call[slot][0]
     return value.to(torch.float64 if first.dtype == torch.float64 else torch.float32)
 
 

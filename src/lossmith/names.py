@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from .loss import CATALOGUE, Loss
+from .loss import CATALOGUE, Dense, Loss
+from .region import RegionLoss
 from .schedule import Schedule, ramp
 from .settings import nearest
 
 ALIASES = {"bce": "ce", "iou": "jaccard"}
+SHARED = {*Dense.fields, *RegionLoss.fields}  # what `parse` hands to every loss, and ignores where it means nothing
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,18 @@ def parse(text: str, **shared: Any) -> Loss:
     >>> parse("dice + 0.5*focal(gamma=3)", ignore_index=255)
     DiceLoss(ignore_index=255) + 0.5 * FocalLoss(gamma=3, ignore_index=255)
     """
-    known = {setting for cls in CATALOGUE.values() for setting in cls.fields}
-    for setting in shared:
-        if setting not in known:
-            raise TypeError(f"no loss has a setting {setting!r}; {nearest(setting, known)}")
-    return _Parser(text, shared).read()
+    if not isinstance(text, str):
+        raise TypeError(f"parse reads a text such as 'dice + ce', got {type(text).__name__}")
+    try:
+        loss = _Parser(text, shared).read()
+    except RecursionError:
+        raise ValueError("the text is nested too deeply to be read") from None
+    own = {setting for _, term in loss.terms for setting in term.fields}
+    for setting in shared.keys() - own - SHARED:
+        known = own | {setting for cls in CATALOGUE.values() for setting in cls.fields}
+        hint = f"none of {loss!r} does" if setting in known else nearest(setting, known)
+        raise TypeError(f"no loss here has a setting {setting!r}; {hint}")
+    return loss
 
 
 _TOKEN = re.compile(

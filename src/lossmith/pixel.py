@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,6 +46,8 @@ class PixelLoss(Dense):
         return Want(u=True) if curve is None or self.reduction == "none" else Want(curves=frozenset({curve}))
 
     def value(self, batch: Batch) -> Tensor:
+        if batch.denominator is not None and self.reduction != "mean":
+            raise ValueError(f"{batch.who}: a denominator belongs to reduction='mean', not to {self.reduction!r}")
         counted = batch.label_price(self.class_weight, "class_weight")
         price = self.price(batch)
         if self.reduction == "none" or self.curve() is None:
@@ -161,6 +164,8 @@ class FocalLoss(PixelLoss):
                     f"for {batch.n_classes} classes give one factor per class"
                 )
             return batch.label_price(alpha, "alpha")
+        if max(np.ravel(self.settings()["alpha"])) > 1:
+            raise ValueError(f"{batch.who}: alpha of a yes or no must lie in [0, 1], got {self.settings()['alpha']}")
         if alpha.ndim and alpha.shape != (batch.n_classes,):
             raise ValueError(
                 f"{batch.who}: alpha needs one number, or one per channel ({batch.n_classes}), got {alpha.numel()}"

@@ -189,7 +189,7 @@ class GeneralizedDiceLoss(RegionLoss):
     >>> import torch, lossmith as ls
     >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
     >>> round(ls.GeneralizedDiceLoss()(logits, target).item(), 4)
-    0.3077
+    0.3126
     """
 
     name = "gdl"

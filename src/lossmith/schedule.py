@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from dataclasses import dataclass, replace
 from typing import Any, overload
@@ -14,6 +15,9 @@ class Ramp(nn.Module):
 
     def __init__(self, start: float, step: float, stop: float) -> None:
         super().__init__()
+        for value in (start, step, stop):
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise TypeError(f"a ramp is made of finite numbers, got {value!r}")
         if (stop - start) * step < 0 or (step == 0 and start != stop):
             raise ValueError(f"ramp(start={start:g}, step={step:g}, stop={stop:g}) never reaches its stop")
         self.start, self.stride, self.stop, self.epoch = float(start), float(step), float(stop), 0
@@ -70,10 +74,14 @@ class Schedule:
         return self * -1.0
 
     def __sub__(self, other: float) -> Schedule:
-        return self + -other
+        if isinstance(other, numbers.Real):
+            return replace(self, offset=self.offset - float(other))
+        return NotImplemented
 
     def __rsub__(self, other: float) -> Schedule:
-        return -self + other
+        if isinstance(other, numbers.Real):
+            return replace(self, scale=-self.scale, offset=float(other) - self.offset)
+        return NotImplemented
 
     def __repr__(self) -> str:
         r = self.ramp

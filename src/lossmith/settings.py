@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_args, get_origin
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -58,28 +59,43 @@ def _problem(value: Any, hint: Any) -> str | None:
         return None if value in args else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         fits = isinstance(value, list | tuple) and all(_problem(v, args[0]) is None for v in value)
-        return None if fits else "a list of integers"
+        return None if fits and len(value) > 0 else "a list of integers"
     if hint is Tensor:
-        listed = isinstance(value, Tensor) or (isinstance(value, list | tuple) and len(value) > 0)
-        if listed and _numeric(value):
-            return None
-        return "a list of finite numbers"
+        listed = isinstance(value, Tensor | np.ndarray | list | tuple)
+        return None if listed and _numeric(value) else "a list of finite numbers >= 0"
     if hint is type(None):
         return None if value is None else "None"
     if hint is bool:
         return None if isinstance(value, bool) else "True or False"
     if hint is int:
-        return None if isinstance(value, numbers.Integral) and not isinstance(value, bool) else "an integer"
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        return None if whole and -(2**63) <= value < 2**63 else "an integer"
     if hint is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and _numeric(value, -math.inf)
         return None if real else "a finite number"
     return None if isinstance(value, hint) else f"a {hint.__name__}"
 
 
-def _numeric(value: Any) -> bool:
+def _kept(values: Any, device: torch.device) -> Tensor:
+    """A tensor setting as it was given: float64, where the device has it."""
+    return torch.tensor(values, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+
+
+def _plain(value: Any) -> Any:
+    """A value as Python writes it: what NumPy's scalars and lists become."""
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
+
+
+def _numeric(value: Any, low: float = 0.0) -> bool:
+    """Whether these are finite numbers from `low` on."""
     try:
-        return bool(torch.as_tensor(value).double().isfinite().all())
-    except (TypeError, ValueError, RuntimeError):
+        given = torch.as_tensor(value).double()
+        return given.numel() > 0 and bool((given.isfinite() & (given >= low)).all())
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         return False
 
 
@@ -123,15 +139,22 @@ class Settings(nn.Module):
             wrong = _problem(value, self.hints[name])
             if wrong:
                 raise TypeError(f"{who}: {name} must be {wrong}, got {value!r}")
-            if isinstance(value, Tensor | list | tuple) and Tensor in (self.hints[name], *get_args(self.hints[name])):
-                tensor = torch.as_tensor(value).detach()
-                self._given[name] = tensor.tolist() if isinstance(value, Tensor) else list(value)
-                tensor = tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
-                self.register_buffer(name, tensor.clone(), persistent=False)
+            takes_tensor = Tensor in (self.hints[name], *get_args(self.hints[name]))
+            if isinstance(value, Tensor | np.ndarray | list | tuple) and takes_tensor:
+                tensor = torch.as_tensor(value, dtype=torch.float64).detach()
+                self._given[name] = tensor.tolist()
+                self.register_buffer(name, _kept(self._given[name], tensor.device), persistent=False)
             else:
-                value = tuple(value) if isinstance(value, list) else value
-                self._given[name] = value
-                setattr(self, name, value)
+                self._given[name] = _plain(value)
+                setattr(self, name, self._given[name])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Settings follow the module to its device, but `.half()` does not round them."""
+        own, self._buffers = self._buffers, {}
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = fn(torch.zeros(1)).device
+        self._buffers = {name: _kept(self._given[name], device) for name in own}
+        return self
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain values, tensors as lists, in the order of the fields."""

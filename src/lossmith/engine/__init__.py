@@ -136,7 +136,8 @@ class use_engine:
     """Chooses the engine: from now on when called, or for a block when used with `with`.
 
     "auto" (the default) takes the kernels where they can run and plain torch elsewhere; "fused" insists on the kernels
-    and raises a RuntimeError that says why where they cannot run; "plain" never uses them.
+    and raises a RuntimeError that says why where they cannot run; "plain" never uses them. The choice holds for the
+    whole process, all threads included.
 
     >>> import lossmith as ls
     >>> with ls.use_engine("plain"):
@@ -150,9 +151,12 @@ class use_engine:
         global _choice
         if choice not in get_args(Choice):
             raise ValueError(f"use_engine takes 'auto', 'fused' or 'plain', got {choice!r}")
+        self._own = choice
         self._before, _choice = _choice, choice
 
-    def __enter__(self) -> None: ...
+    def __enter__(self) -> None:
+        global _choice
+        _choice = self._own
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         global _choice
@@ -180,7 +184,8 @@ def _why_not_fused(problem: Problem) -> str | None:
 
     if not _has_numba():
         return "numba is not installed"
-    if torch.compiler.is_compiling() or plain.transformed(problem.logits):
+    given = (problem.logits, problem.target, problem.weight, problem.sample)
+    if torch.compiler.is_compiling() or any(x is not None and plain.transformed(x) for x in given):
         return "the kernels cannot be traced by torch.compile or torch.func"
     if problem.want.u and problem.want.spread:
         return "per-pixel values with label smoothing"

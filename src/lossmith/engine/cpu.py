@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 # How torch's memory is shown to NumPy, which has no bfloat16: to the kernels, 16-bit integers are the bits of a half.
 _BITS = {torch.float32: torch.float32, torch.bfloat16: torch.uint16, torch.float16: torch.int16}
+_TARGETS = {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.float64, *_BITS}
 _ALONE = 1 << 17  # logits below which handing work to other threads costs more than it saves
 _CHUNK = 1 << 16  # logits per chunk: the unit of work, and of summation
 
@@ -44,6 +45,8 @@ def refuses(problem: Problem) -> str | None:
         return f"the kernels take float32, bfloat16 and float16, not {logits.dtype}"
     if logits.layout != torch.strided or type(logits) not in (Tensor, torch.nn.Parameter):
         return f"the kernels take ordinary dense tensors, not {type(logits).__name__} ({logits.layout})"
+    if target.dtype not in _TARGETS:
+        return f"a target of {target.dtype}"
     if target.requires_grad:
         return "a target that requires a gradient"
     if problem.weight is not None and problem.weight.requires_grad:
@@ -269,6 +272,7 @@ def _label_and_weight(problem: Problem) -> tuple[Tensor, Tensor]:
     """Label and weight of every u, with 0 for both where the pixel is ignored."""
     logits, target = problem.logits, problem.target
     images, channels, *space = logits.shape
+    target = target if target.is_floating_point() else target.long()  # or a uint8 156 would equal −100
     valid = target != problem.ignore_index
     weight = torch.ones((), dtype=torch.float32).expand(images, *space)
     if problem.weight is not None:
