@@ -14,10 +14,10 @@ from torch import Tensor
 
 import lossmith as ls
 from lossmith.loss import Dense
+from lossmith.names import SHARED
 from lossmith.settings import Classes
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
-SHARED = set(Dense.fields) | {"per_image", "classes", "include_background", "absent"}
 IGNORED = 255
 
 

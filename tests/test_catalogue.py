@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
+from lossmith.names import SHARED
 from problems import (
     IGNORE,
     IGNORED,
@@ -639,16 +640,11 @@ def test_it_is_documented(row):
     for section in ("Range:", "Limits:", "Paper:", ">>>"):
         assert section in text, section
     for name in row.cls.fields:
-        if name not in SHARED_IN_BASE:
+        if name not in SHARED:
             assert f"{name}:" in text, f"{name} is not explained"
     assert row.paper
     assert row.summary.endswith(".")
     assert getattr(ls, row.cls.__name__) is row.cls
-
-
-SHARED_IN_BASE = {
-    "ignore_index", "class_weight", "task", "reduction", "per_image", "classes", "include_background", "absent"
-}  # fmt: skip
 
 
 def test_every_loss_has_a_reference():

@@ -16,6 +16,7 @@ from rich.table import Table
 
 import lossmith as ls
 from lossmith.lab import UserError
+from lossmith.names import SHARED
 
 app = typer.Typer(
     help="Losses for segmentation, detection and imbalanced data, and an honest way to choose one.",
@@ -25,7 +26,6 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 INTERRUPTED = 130
-_SHARED = ("ignore_index", "class_weight", "reduction", "per_image", "classes", "include_background", "absent", "task")
 
 
 @app.command()
@@ -232,4 +232,4 @@ def _range(row: Any) -> str:
 
 def _fields(row: Any) -> str:
     """A loss's own settings; those that many share would fill the screen."""
-    return ", ".join(f"{k}={v!r}" for k, v in row.fields.items() if k not in _SHARED)
+    return ", ".join(f"{k}={v!r}" for k, v in row.fields.items() if k not in SHARED)
