@@ -40,6 +40,12 @@ class Curve(NamedTuple):
     def __call__(self, u: Tensor) -> Tensor:
         return u if self.gamma == 0 else power(-torch.expm1(-u), self.gamma) * u
 
+    def slope(self, u: Tensor) -> Tensor:
+        """f'(u) = (1−p)^gamma + gamma (1−p)^(gamma−1) p u, written so that gamma < 1 divides nothing by 0."""
+        miss, p = -torch.expm1(-u), torch.exp(-u)
+        share = torch.where(miss == 0, 1.0, u.clamp(max=1e30) / torch.where(miss == 0, 1.0, miss))  # p u → 0 at u = ∞
+        return power(miss, self.gamma) * (1 + self.gamma * p * share)
+
 
 def power(x: Tensor, exponent: float) -> Tensor:
     """x ** exponent for x >= 0, with a finite slope at x = 0 where the exponent is below 1."""

@@ -7,6 +7,7 @@ target never exists.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -16,150 +17,191 @@ from torch import Tensor
 
 from . import Curve, Event, Problem, Stats, Want
 
+TINY = 1e-30  # probabilities below it are computed from the logits
 _PIECE = 1 << 18  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
 
 
 def statistics(problem: Problem) -> Stats:
     """Everything that `problem.want` names, and the events if it names a pixel value."""
-    stats = _joined([_measured(piece) for piece in _pieces(problem)])
+    n, c, *space = problem.logits.shape
+    flat = replace(
+        problem,
+        logits=problem.logits.reshape(n, c, math.prod(space)),
+        target=problem.target.reshape(n, *[c] * (not problem.hard), math.prod(space)),
+        weight=None if problem.weight is None else problem.weight.reshape(n, math.prod(space)),
+    )
+    if problem.task != "multiclass":
+        stats = _sigmoid(flat)
+    elif problem.hard:
+        stats = _softmax(flat)
+    else:
+        stats = _soft_softmax(flat)
+    for curve in problem.want.curves - stats.curves.keys():
+        stats.curves[curve] = _curve_sums(curve, stats)
     if problem.want.u:
         stats.events = [_unflatten(event, problem) for event in stats.events]
         stats.every = [_unflatten(event, problem) for event in stats.every]
         assert stats.weight is not None
         stats.weight = stats.weight.reshape(_pixel_shape(problem))
-    return stats
-
-
-def _pieces(problem: Problem) -> list[Problem]:
-    """The problem with one axis of pixels; on a CPU cut along it."""
-    n, c, *space = problem.logits.shape
-    z = problem.logits.reshape(n, c, math.prod(space))
-    target = problem.target.reshape(*problem.target.shape[: 1 if problem.hard else 2], z.shape[2])
-    weight = None if problem.weight is None else problem.weight.reshape(n, z.shape[2])
-    size = max(1, _PIECE // max(n * c, 1)) if can_look(z) else z.shape[2]
-    if size >= z.shape[2]:
-        return [replace(problem, logits=z, target=target, weight=weight)]
-    parts, targets = torch.split(z, size, -1), torch.split(target, size, -1)
-    weights = [None] * len(parts) if weight is None else torch.split(weight, size, -1)
-    pieces = zip(parts, targets, weights, strict=True)
-    return [replace(problem, logits=z, target=target, weight=weight) for z, target, weight in pieces]
-
-
-def _joined(pieces: list[Stats]) -> Stats:
-    """What the pieces add up to."""
-    first = pieces[0]
-    if len(pieces) == 1:
-        return first
-
-    def joined(name: str) -> Any:
-        values = [getattr(piece, name) for piece in pieces]
-        return None if values[0] is None else torch.stack(values).sum(0)
-
-    def along(values: tuple[Any, ...]) -> Any:
-        return torch.cat(values, -1) if isinstance(values[0], Tensor) else values[0]
-
-    def events(name: str) -> list[Event]:
-        same = zip(*(getattr(piece, name) for piece in pieces), strict=True)
-        return [Event(*map(along, zip(*event, strict=True))) for event in same]
-
-    spans = [piece.target_range for piece in pieces if piece.target_range is not None]
-    return Stats(
-        **{name: joined(name) for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "spread")},
-        curves={curve: torch.stack([piece.curves[curve] for piece in pieces]).sum(0) for curve in first.curves},
-        events=events("events"),
-        every=events("every"),
-        weight=None if first.weight is None else torch.cat([p.weight for p in pieces if p.weight is not None], -1),
-        target_range=(min(low for low, _ in spans), max(high for _, high in spans)) if spans else None,
-    )
-
-
-def _measured(problem: Problem) -> Stats:
-    """One piece: logits (N, C, S)."""
-    z = problem.logits if problem.logits.dtype == torch.float64 else problem.logits.float()
-    if problem.task != "multiclass":
-        stats = _sigmoid(problem, z)
-    elif problem.hard:
-        stats = _softmax(problem, z)
     else:
-        stats = _soft_softmax(problem, z)
-    for event in stats.events:
-        for curve in problem.want.curves:
-            stats.curves[curve] = _add(stats.curves.get(curve), _curve_sums(event, curve, stats, problem))
-    if not problem.want.u:
         stats.events, stats.every, stats.weight = [], [], None
     return stats
 
 
-def _softmax(problem: Problem, z: Tensor) -> Stats:
+def _softmax(problem: Problem) -> Stats:
     """One label a pixel."""
-    want, n_classes = problem.want, z.shape[1]
-    labels, weight, span = _valid(problem, problem.target.long(), z, n_classes - 1)
-    t = _by_label(weight, labels, n_classes)
-    n = t.sum(1, keepdim=True).expand_as(t)
-    stats = Stats(n, t, t, weight=weight, target_range=span)
-    simple = can_look(weight) and bool((weight == 1).all())  # nothing ignored, nothing weighted: the common case
-    stats.fp, stats.fn, stats.fp2, stats.fn2, u = _SoftmaxSums.apply(  # type: ignore[no-untyped-call]
-        z, labels, None if simple else weight, want
+    want, z, c = problem.want, problem.logits, problem.logits.shape[1]
+    z = _floating(z) if want.spread else z  # two gradients add up below: not in half precision
+    labels, weight, span = _valid(problem, problem.target.long(), c - 1)
+    t = _by_label(torch.ones_like(labels[:1, :1]).expand_as(labels) if weight is None else weight, labels, c)
+    stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, target_range=span)
+    curves = tuple(sorted(want.curves))
+    stats.fp, stats.fn, stats.fp2, stats.fn2, u, *sums = _SoftmaxSums.apply(  # type: ignore[no-untyped-call]
+        z, labels, weight, want, curves
     )
-    if u is not None:
+    stats.curves = dict(zip(curves, sums, strict=True))
+    if want.u:
+        stats.weight = torch.ones_like(u.detach()) if weight is None else weight
         stats.events = [Event(u, labels, None)]
     if want.spread:
-        z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
-        _add_spread(stats, _surprise(z, z, z.softmax(1)), weight.unsqueeze(1))
+        z = _cleared(_floating(z), weight)
+        _add_spread(stats, _surprise(z, z, z.softmax(1)), weight)
     return stats
 
 
 class _SoftmaxSums(torch.autograd.Function):
-    """fp, fn, fp2, fn2 and u of hard labels, with the gradient in closed form.
+    """fp, fn, fp2, fn2, u of hard labels and the sums of curves of u, with the gradient in closed form.
 
-    Autograd would keep and move a dozen tensors of the logits' size. With q = ∂L/∂p, h = ∂L/∂u and t the label,
-    ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) + h (p_k − [k = t]); at k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j,
-    which does not cancel. The backward is made of differentiable operations of its own.
+    Autograd would keep and move a dozen tensors of the logits' size; here nothing is kept, and on a CPU the pixels are
+    worked on in pieces that stay in its cache. The backward is made of differentiable operations of its own.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tuple[Tensor | None, ...]:
-        z = _cleared(z, weight)
-        p = z.softmax(1)
-        others = p.scatter(1, labels.unsqueeze(1), 0.0)
-        miss = others.sum(1)
-        fp = fn = fp2 = fn2 = u = None
-        if want.errors:
-            fp, fn = _total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
-        if want.squares:
-            fp2 = _total(_times(weight, others.square()))
-            fn2 = _by_label(_times(weight, miss.square()), labels, z.shape[1])
-        if want.u or want.curves:
-            far = _surprise(z.gather(1, labels.unsqueeze(1)), z, p).squeeze(1)
-            u = torch.where(miss < 0.5, -torch.log1p(-miss), far)
-        return fp, fn, fp2, fn2, u
+    def forward(
+        z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
+    ) -> tuple[Tensor | None, ...]:
+        pieces = [_forward(*piece, want, curves) for piece in _cut(z, labels, weight)]
+        if len(pieces) == 1:
+            return pieces[0]
+        fp, fn, fp2, fn2, u, *sums = zip(*pieces, strict=True)
+        added = [None if x[0] is None else torch.stack(x).sum(0) for x in (fp, fn, fp2, fn2, *sums)]
+        return *added[:4], None if u[0] is None else torch.cat(u, 1), *added[4:]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:3])
+        ctx.curves = inputs[4]
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         z, labels, weight = ctx.saved_tensors
-        fp, fn, fp2, fn2, h = (None if g is None else g.to(z.dtype) for g in upstream)
-        index = labels.unsqueeze(1)
-        p = _cleared(z, weight).softmax(1)
-        own, others = p.gather(1, index).squeeze(1), p.scatter(1, index, 0.0)
-        del p
-        miss = others.sum(1)
-        q = z.new_zeros(()) if fp is None else fp.unsqueeze(2)
-        q = q if fp2 is None else q + 2 * fp2.unsqueeze(2) * others
-        q_own = torch.zeros_like(miss) if fn is None else -fn.gather(1, labels)
-        q_own = q_own if fn2 is None else q_own - 2 * miss * fn2.gather(1, labels)
-        h = torch.zeros_like(miss) if h is None else h
-        push = others * q
-        inner = push.sum(1)
-        rest = torch.addcmul(_times(weight, push), others, (h - _times(weight, inner + own * q_own)).unsqueeze(1))
-        mine = _times(weight, own * (q_own * miss - inner)) - h * miss
-        return rest.scatter(1, index, mine.unsqueeze(1)), None, None, None
+        dtype = _computed(z)
+        fp, fn, fp2, fn2, u, *sums = (None if g is None else g.to(dtype) for g in upstream)
+        curves = [(curve, g) for curve, g in zip(ctx.curves, sums, strict=True) if g is not None]
+        if torch.is_grad_enabled() or not can_look(z):
+            return _backward(z, labels, weight, (fp, fn, fp2, fn2), u, curves).to(z.dtype), None, None, None, None
+        out = torch.empty_like(z, memory_format=torch.contiguous_format)
+        begin = 0
+        for part, own, w in _cut(z, labels, weight):
+            end = begin + part.shape[2]
+            h = None if u is None else u[:, begin:end]
+            out[:, :, begin:end] = _backward(part, own, w, (fp, fn, fp2, fn2), h, curves)
+            begin = end
+        return out, None, None, None, None
+
+
+def _cut(z: Tensor, labels: Tensor, weight: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """Pixels by the piece, on a CPU; elsewhere the whole is the only piece."""
+    size = max(1, _PIECE // max(z.shape[0] * z.shape[1], 1)) if can_look(z) else max(z.shape[2], 1)
+    for begin in range(0, max(z.shape[2], 1), size):
+        part = slice(begin, begin + size)
+        yield z[:, :, part], labels[:, part], None if weight is None else weight[:, part]
+
+
+def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
+    """The logits in floating point, p of the label, the p of the other classes with 0 for the label, their sum 1 − p,
+    and where the label's stand in memory: to walk a flat index is several times faster than to gather and scatter.
+    """
+    z = _cleared(_floating(z), weight)
+    n, c, s = z.shape
+    at = torch.add(torch.arange(s, device=z.device), labels, alpha=s)
+    if n > 1:
+        at = at + (c * s) * torch.arange(n, device=z.device).unsqueeze(1)
+    at = at.flatten()
+    p = z.softmax(1)
+    own = p.flatten().index_select(0, at).view(n, s)
+    others = p.flatten().index_fill(0, at, 0.0).view(n, c, s)
+    return z, own, others, others.sum(1), at
+
+
+def _forward(
+    z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
+) -> tuple[Tensor | None, ...]:
+    z, own, others, miss, at = _odds(z, labels, weight)
+    fp = fn = fp2 = fn2 = u = None
+    if want.errors:
+        fp, fn = _total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
+    if want.squares:
+        fp2 = _total(_times(weight, others.square()))
+        fn2 = _by_label(_times(weight, miss.square()), labels, z.shape[1])
+    sums = []
+    if want.u or curves:
+        u = _surprise_at(z, own, others, miss, at)
+        sums = [_by_label(_times(weight, curve(u)), labels, z.shape[1]) for curve in curves]
+    return fp, fn, fp2, fn2, u if want.u else None, *sums
+
+
+def _surprise_at(z: Tensor, own: Tensor, others: Tensor, miss: Tensor, at: Tensor) -> Tensor:
+    """u = −ln p = ln(1 + (1 − p) / p), exact at both ends, unless p is too small to write: then by the logits."""
+    if can_look(z) and own.numel() and bool(own.amin() >= TINY):
+        return torch.log1p(miss / own)
+    tiny = own < TINY
+    largest = torch.maximum(others.amax(1), own)
+    far = z.amax(1) - z.flatten().index_select(0, at).view_as(own) - largest.log()
+    return torch.where(tiny, far, torch.log1p(miss / torch.where(tiny, 1.0, own)))
+
+
+def _backward(
+    z: Tensor,
+    labels: Tensor,
+    weight: Tensor | None,
+    sums: tuple[Tensor | None, ...],
+    h: Tensor | None,
+    curves: list[tuple[Curve, Tensor]],
+) -> Tensor:
+    """∂L/∂z. With q = ∂L/∂p, h = ∂L/∂u and t the label, ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) + h (p_k − [k = t]); at
+    k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j, which does not cancel.
+    """
+    z, own, others, miss, at = _odds(z, labels, weight)
+    fp, fn, fp2, fn2 = sums
+    if curves:
+        u = _surprise_at(z, own, others, miss, at)
+        for curve, g in curves:
+            pull = _times(weight, g.gather(1, labels))
+            pull = pull if curve.gamma == 0 else pull * curve.slope(u)
+            h = pull if h is None else h + pull
+    q = inner = q_own = None
+    if fp is not None:
+        q, inner = fp.unsqueeze(2), torch.bmm(fp.unsqueeze(1), others).squeeze(1)
+    if fp2 is not None:
+        push = 2 * fp2.unsqueeze(2) * others
+        q, inner = _add(q, push), _add(inner, (push * others).sum(1))
+    if fn is not None:
+        q_own = -fn.gather(1, labels)
+    if fn2 is not None:
+        q_own = _add(q_own, -2 * miss * fn2.gather(1, labels))
+    inner = torch.zeros_like(miss) if inner is None else inner
+    q_own = torch.zeros_like(miss) if q_own is None else q_own
+    pull = -_times(weight, torch.addcmul(inner, own, q_own))
+    mine = _times(weight, own * (q_own * miss - inner))
+    if h is not None:
+        pull, mine = pull + h, mine - h * miss
+    pull = pull.unsqueeze(1)
+    rest = others * (pull if q is None else _add(_times(weight, q.expand_as(others)), pull))
+    return rest.flatten().index_put((at,), mine.flatten()).view_as(z)
 
 
 def _cleared(z: Tensor, weight: Tensor | None) -> Tensor:
@@ -172,43 +214,46 @@ def _times(weight: Tensor | None, x: Tensor) -> Tensor:
     return x if weight is None else x * (weight if x.ndim == 2 else weight.unsqueeze(1))
 
 
-def _soft_softmax(problem: Problem, z: Tensor) -> Stats:
+def _soft_softmax(problem: Problem) -> Stats:
     """A distribution over the classes at each pixel: every class is a possible label."""
-    want = problem.want
-    target, weight, span = _valid(problem, _like(problem.target, z), z, 1)
-    z = z.masked_fill((weight == 0).unsqueeze(1), 0.0)
+    want, z = problem.want, _floating(problem.logits)
+    target, weight, span = _valid(problem, _like(problem.target, z), 1)
+    z = _cleared(z, weight)
     p = z.softmax(1)
     best = z.argmax(1, keepdim=True)
     rest = p.scatter(1, best, 0.0).sum(1, keepdim=True)  # 1 − p of the likeliest class; the others' do not cancel
     miss = (1 - p).scatter(1, best, rest)
-    w = weight.unsqueeze(1)
-    n, t = _total(w).expand(z.shape[:2]), _total(w * target)
-    stats = Stats(n, t, _total(w * target.square()), weight=weight, target_range=span)
-    _add_errors(stats, problem, w, target, p, miss)
+    yes = _times(weight, target)
+    t = _total(yes)
+    n = _total(torch.ones_like(yes[:, :1]) if weight is None else weight.unsqueeze(1)).expand_as(t)
+    stats = Stats(n, t, _total(yes * target), target_range=span)
+    _add_errors(stats, want, _times(weight, 1 - target), yes, p, miss)
     if want.u or want.curves:
         near = -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
         u = torch.where(miss < 0.5, near, _surprise(z, z, p))
         u = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
         stats.events = [Event(u[:, k], k, target[:, k]) for k in range(z.shape[1])]
+        stats.weight = torch.ones_like(target[:, 0]) if weight is None else weight
     if want.spread:
-        _add_spread(stats, _surprise(z, z, p), w)
+        _add_spread(stats, _surprise(z, z, p), weight)
     return stats
 
 
-def _sigmoid(problem: Problem, z: Tensor) -> Stats:
+def _sigmoid(problem: Problem) -> Stats:
     """A yes or no in every channel."""
-    want = problem.want
+    want, z = problem.want, _floating(problem.logits)
     if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
-        labels, weight, span = _valid(problem, problem.target.long(), z, z.shape[1])
+        labels, weight, span = _valid(problem, problem.target.long(), z.shape[1])
         target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
-        weight = weight.unsqueeze(1).expand(z.shape)
+        weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     else:
-        target, weight, span = _valid(problem, _like(problem.target, z), z, 1)
+        target, weight, span = _valid(problem, _like(problem.target, z), 1)
+    weight = torch.ones_like(target) if weight is None else weight
     z = z.masked_fill(weight == 0, 0.0)
     p, miss = z.sigmoid(), (-z).sigmoid()
     n, t = _total(weight), _total(weight * target)
     stats = Stats(n, t, _total(weight * target.square()), weight=weight, target_range=span)
-    _add_errors(stats, problem, weight, target, p, miss)
+    _add_errors(stats, want, weight * (1 - target), weight * target, p, miss)
     if want.u or want.curves:
         if problem.target.is_floating_point():
             no, yes = (
@@ -225,26 +270,32 @@ def _sigmoid(problem: Problem, z: Tensor) -> Stats:
     return stats
 
 
-def _valid(problem: Problem, target: Tensor, z: Tensor, top: int) -> tuple[Tensor, Tensor, tuple[float, float] | None]:
-    """The target with the ignored elements at 0, the weight with them at 0, and the range of the valid target."""
+def _valid(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor | None, tuple[float, float] | None]:
+    """The target with the ignored elements at 0; the weight of the pixels with them at 0, or None if all weigh 1; and
+    the range of the valid target, where looking at it is free."""
+    z = problem.logits
+    dtype = _computed(z)
     valid = target != problem.ignore_index
     if problem.task == "multiclass" and target.ndim == z.ndim:
         valid = valid.all(1)
     if problem.sample is not None:
         valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
-    weight = valid.to(z.dtype)
-    if problem.weight is not None:
-        given = problem.weight.to(z).reshape(z.shape[0], *[1] * (valid.ndim - 2), z.shape[2])
+    given = problem.weight
+    if given is not None:
+        given = given.to(dtype).reshape(z.shape[0], *[1] * (valid.ndim - 2), z.shape[2])
         valid = valid & (given != 0)
-        weight = torch.where(valid, given, 0.0)
-    hidden = ~valid if valid.ndim == target.ndim else ~valid.unsqueeze(1)
-    target = target.masked_fill(hidden, 0)
-    if can_look(target):
+    look = can_look(target)
+    simple = look and given is None and bool(valid.all())  # nothing ignored, nothing weighted: the common case
+    weight = None if simple else valid.to(dtype) if given is None else torch.where(valid, given, 0.0)
+    if not simple:
+        target = target.masked_fill(~valid if valid.ndim == target.ndim else ~valid.unsqueeze(1), 0)
+    if look:
         low, high = target.detach().aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
         span = (float(low), float(high))
         if target.is_floating_point() or (span[0] >= 0 and span[1] <= top):
             return target, weight, span
         return target.clamp(0, top), weight, span  # the caller raises; until then nothing may be out of bounds
+    assert weight is not None
     outside = (target < 0) | (target > top)  # the loss becomes NaN: looking at a label would stall the device
     weight = torch.where(outside if valid.ndim == target.ndim else outside.any(1), torch.nan, weight)
     return target if target.is_floating_point() else target.masked_fill(outside, 0), weight, None
@@ -260,16 +311,15 @@ def transformed(x: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(x)
 
 
-def _add_errors(stats: Stats, problem: Problem, weight: Tensor, target: Tensor, p: Tensor, miss: Tensor) -> None:
-    if problem.want.errors:
-        stats.fp, stats.fn = _total(weight * (1 - target) * p), _total(weight * target * miss)
-    if problem.want.squares:
-        stats.fp2 = _total(weight * (1 - target) * p.square())
-        stats.fn2 = _total(weight * target * miss.square())
+def _add_errors(stats: Stats, want: Want, no: Tensor, yes: Tensor, p: Tensor, miss: Tensor) -> None:
+    if want.errors:
+        stats.fp, stats.fn = _total(no * p), _total(yes * miss)
+    if want.squares:
+        stats.fp2, stats.fn2 = _total(no * p.square()), _total(yes * miss.square())
 
 
-def _add_spread(stats: Stats, u: Tensor, weight: Tensor) -> None:
-    stats.spread = _total(u * weight)
+def _add_spread(stats: Stats, u: Tensor, weight: Tensor | None) -> None:
+    stats.spread = _total(_times(weight, u))
     stats.every = [Event(u[:, k], k, None) for k in range(u.shape[1])]
 
 
@@ -278,23 +328,27 @@ def _surprise(own: Tensor, z: Tensor, p: Tensor) -> Tensor:
     return (z.amax(1, keepdim=True) - own) - p.amax(1, keepdim=True).log()
 
 
-def _curve_sums(event: Event, curve: Curve, stats: Stats, problem: Problem) -> Tensor:
-    """Σ w f(u) per image and label."""
+def _curve_sums(curve: Curve, stats: Stats) -> Tensor:
+    """Σ w f(u) per image and label: of the yes and no of channels, or of all classes of soft labels."""
     assert stats.weight is not None
-    value = curve(event.u) * stats.weight
-    value = _wide(value if event.chance is None else value * event.chance)
-    if problem.task == "multiclass":
-        n_classes = stats.n.shape[1]
-        if isinstance(event.label, int):
-            own = torch.arange(n_classes, device=value.device) == event.label
-            return value.sum(1, keepdim=True) * own
-        return _by_label(value, event.label, n_classes)
-    label = torch.full_like(event.u, event.label, dtype=torch.long) if isinstance(event.label, int) else event.label
+    values = [curve(event.u) * stats.weight * (1 if event.chance is None else event.chance) for event in stats.events]
+    if len(values) > 1 or isinstance(stats.events[0].label, int):
+        return torch.stack([_wide(value.sum(-1)) for value in values], -1)
+    label, value = stats.events[0].label, _wide(values[0])
     return value.new_zeros(*stats.n.shape, 2).scatter_add(2, label, value)
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total + more
+
+
+def _computed(x: Tensor) -> torch.dtype:
+    """Nothing is computed in half precision."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _floating(x: Tensor) -> Tensor:
+    return x.to(_computed(x))
 
 
 def _like(target: Tensor, z: Tensor) -> Tensor:
