@@ -34,6 +34,7 @@ FEW = 16  # up to this many classes, comparing each with the label is faster tha
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 _INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
 FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
+PASTED: dict[str, Any] = FAST | {"inline": "always"}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
 KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "cache": True}
 
@@ -236,43 +237,41 @@ def dot_where(w, x, groups):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def curve(gamma, u, o, out, groups):  # type: ignore[no-untyped-def]
-    """f(u) = o^gamma · u, where o = 1 − p."""
-    if gamma == 0:
-        for i in range(GROUP * groups):
-            out[i] = u[i]
-    elif gamma == 1:
-        for i in range(GROUP * groups):
-            out[i] = o[i] * u[i]
-    elif gamma == 2:
-        for i in range(GROUP * groups):
-            out[i] = o[i] * o[i] * u[i]
+def multiply(x, y, out, groups):  # type: ignore[no-untyped-def]
+    for i in range(GROUP * groups):
+        out[i] = x[i] * y[i]
+
+
+@njit(**FAST)
+def multiply_power(o, exponent, out, groups):  # type: ignore[no-untyped-def]
+    """out *= o^exponent, where 0 ≤ o ≤ 1; small whole exponents, the usual ones, by multiplication."""
+    if exponent == 0 or exponent == 1 or exponent == 2 or exponent == 3:
+        for _ in range(int(exponent)):
+            multiply(out, o, out, groups)
     else:
         for i in range(GROUP * groups):
             base = o[i]
             base = np.float32(1e-30) if base < np.float32(1e-30) else base
-            out[i] = exp(gamma * log(base)) * u[i]
+            out[i] *= exp(exponent * log(base))
+
+
+@njit(**FAST)
+def curve(gamma, u, o, out, groups):  # type: ignore[no-untyped-def]
+    """f(u) = o^gamma · u, where o = 1 − p."""
+    for i in range(GROUP * groups):
+        out[i] = u[i]
+    multiply_power(o, gamma, out, groups)
 
 
 @njit(**FAST)
 def curve_slope(gamma, u, o, p, out, groups):  # type: ignore[no-untyped-def]
     """f'(u) = o^(gamma−1) (o + gamma p u). At u = ∞, p u is 0: hence the bound on u."""
-    if gamma == 0:
-        for i in range(GROUP * groups):
-            out[i] = np.float32(1.0)
-        return
     for i in range(GROUP * groups):
         bounded = u[i]
         bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
-        out[i] = o[i] + gamma * p[i] * bounded
-    if gamma == 2:
-        for i in range(GROUP * groups):
-            out[i] *= o[i]
-    elif gamma != 1:
-        for i in range(GROUP * groups):
-            base = o[i]
-            base = np.float32(1e-30) if base < np.float32(1e-30) else base
-            out[i] *= exp((gamma - np.float32(1.0)) * log(base))
+        out[i] = np.float32(1.0) if gamma == 0 else o[i] + gamma * p[i] * bounded
+    if gamma != 0:
+        multiply_power(o, gamma - np.float32(1.0), out, groups)
 
 
 # ---------------------------------------------------------------------------------------------------- in and out
@@ -404,8 +403,9 @@ def reset_limits(lane):  # type: ignore[no-untyped-def]
 @njit(**FAST)
 def save_limits(lane, limits):  # type: ignore[no-untyped-def]
     for i in range(LANES):
-        limits[0] = min(limits[0], np.float64(lane[LOW, i]))
-        limits[1] = max(limits[1], np.float64(lane[HIGH, i]))
+        low, high = np.float64(lane[LOW, i]), np.float64(lane[HIGH, i])
+        limits[0] = low if low < limits[0] else limits[0]
+        limits[1] = high if high > limits[1] else limits[1]
 
 
 @njit(**FAST)
@@ -518,30 +518,30 @@ def pick_by_label(table, label, groups, out):  # type: ignore[no-untyped-def]
             out[i] = table[int(label[i])]
 
 
-@njit(**FAST)
-def multiply(x, y, out, groups):  # type: ignore[no-untyped-def]
-    for i in range(GROUP * groups):
-        out[i] = x[i] * y[i]
-
-
-@njit(**FAST)
+@njit(**PASTED)
 def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
-    """The sums of one block, into out (row, class)."""
-    add_by_label(lane[WEIGHT], lane[LABEL], groups, out[T])
-    for k in range(len(ask.gammas)):
-        curve(ask.gammas[k], lane[U], lane[MISS], lane[VALUE], groups)
-        multiply(lane[VALUE], lane[WEIGHT], lane[VALUE], groups)
-        add_by_label(lane[VALUE], lane[LABEL], groups, out[CURVES + k])
-    multiply(lane[WEIGHT], lane[MISS], lane[VALUE], groups)
+    """The sums of one block, into out (row, class). One loop over the rows, not four: it compiles in a third."""
+    for row in range(len(out)):
+        if row == T:
+            for i in range(GROUP * groups):
+                lane[VALUE, i] = lane[WEIGHT, i]
+        elif (row == FN and ask.errors) or (row == FN2 and ask.squares):
+            for i in range(GROUP * groups):
+                lane[VALUE, i] = lane[WEIGHT, i] * lane[MISS, i]
+            if row == FN2:
+                multiply(lane[VALUE], lane[MISS], lane[VALUE], groups)
+        elif row >= CURVES:
+            curve(ask.gammas[row - CURVES], lane[U], lane[MISS], lane[VALUE], groups)
+            multiply(lane[VALUE], lane[WEIGHT], lane[VALUE], groups)
+        else:
+            continue
+        add_by_label(lane[VALUE], lane[LABEL], groups, out[row])
     multiply(lane[WEIGHT], lane[SCALE], lane[PUSH], groups)
     if ask.errors:
-        add_by_label(lane[VALUE], lane[LABEL], groups, out[FN])
         for c in range(len(rows)):
             out[FP, c] += dot(rows[c], lane[PUSH], groups)
     if ask.squares:
-        multiply(lane[VALUE], lane[MISS], lane[VALUE], groups)
         multiply(lane[PUSH], lane[SCALE], lane[PUSH], groups)
-        add_by_label(lane[VALUE], lane[LABEL], groups, out[FN2])
         for c in range(len(rows)):
             out[FP2, c] += dot_square(lane[PUSH], rows[c], groups)
 
@@ -579,24 +579,36 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
         save_limits(lane, limits[chunk])
 
 
-@njit(**FAST)
-def pixel_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
-    """PULL += weight · ∂/∂u of everything that is a function of the label's u."""
+@njit(**PASTED)
+def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
+    """What the label's own probability is asked for. OWN: ∂/∂(1−p) of the sums; PULL += weight · ∂/∂u of the curves."""
+    for i in range(GROUP * groups):
+        lane[OWN, i] = np.float32(0.0)
     known = False
-    for k in range(len(ask.gammas)):
-        pick_by_label(upstream[CURVES + k], lane[LABEL], groups, lane[INNER])
-        multiply(lane[INNER], lane[WEIGHT], lane[INNER], groups)
-        if ask.gammas[k] > 0:  # otherwise f' is 1
-            if not known:
-                surprise(lane, groups)
-                known = True
-            curve_slope(ask.gammas[k], lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
-            multiply(lane[INNER], lane[VALUE], lane[INNER], groups)
-        for i in range(GROUP * groups):
-            lane[PULL, i] += lane[INNER, i]
+    for row in range(FN, len(upstream)):
+        errors, squares = row == FN and (ask.errors or ask.squares), row == FN2 and ask.squares
+        if not (errors or squares or row >= CURVES):
+            continue
+        pick_by_label(upstream[row], lane[LABEL], groups, lane[INNER])
+        if errors:
+            for i in range(GROUP * groups):
+                lane[OWN, i] += lane[INNER, i]
+        elif squares:
+            for i in range(GROUP * groups):
+                lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[INNER, i]
+        else:
+            gamma = ask.gammas[row - CURVES]
+            if gamma > 0:  # otherwise f' is 1
+                if not known:
+                    surprise(lane, groups)
+                    known = True
+                curve_slope(gamma, lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
+                multiply(lane[INNER], lane[VALUE], lane[INNER], groups)
+            for i in range(GROUP * groups):
+                lane[PULL, i] += lane[INNER, i] * lane[WEIGHT, i]
 
 
-@njit(**FAST)
+@njit(**PASTED)
 def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """What is left per pixel: ∂/∂logit_k = e_k (w·scale·G_k + PUSH) for k ≠ label, OWN_PUSH for the label.
 
@@ -606,13 +618,7 @@ def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-d
     lanes = GROUP * groups
     for i in range(lanes):
         lane[INNER, i] = np.float32(0.0)
-        lane[OWN, i] = np.float32(0.0)
-    if ask.errors or ask.squares:
-        pick_by_label(upstream[FN], lane[LABEL], groups, lane[OWN])
     if ask.squares:
-        pick_by_label(upstream[FN2], lane[LABEL], groups, lane[VALUE])
-        for i in range(lanes):
-            lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[VALUE, i]
         for c in range(len(rows)):
             g, g2 = upstream[FP, c], np.float32(2.0) * upstream[FP2, c]
             for i in range(lanes):
@@ -634,7 +640,7 @@ def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-d
         lane[VALUE, i] = weight * scale
 
 
-@njit(**FAST)
+@njit(**PASTED)
 def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """The exps of a class to its gradient."""
     lanes = GROUP * groups
@@ -669,7 +675,7 @@ def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream
             exponentiate(rows, lane, groups)
             finish_pixels(lane, groups)
             load_upstream(upstream_u, image * grid.pixels + begin, block, lane[WEIGHT], lane[PULL])
-            pixel_pull(ask, lane, groups, upstream[image])
+            label_pull(ask, lane, groups, upstream[image])
             region_push(ask, rows, lane, groups, upstream[image])
             for c in range(grid.channels):
                 class_gradient(ask, rows[c], np.float32(c), lane, groups, upstream[image])
