@@ -582,9 +582,13 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
 @njit(**PASTED)
 def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """What the label's own probability is asked for. OWN: ∂/∂(1−p) of the sums; PULL += weight · ∂/∂u of the curves."""
+    bent = False
+    for gamma in ask.gammas:
+        bent |= gamma > 0  # otherwise f' is 1
+    if bent:
+        surprise(lane, groups)  # reads OWN
     for i in range(GROUP * groups):
         lane[OWN, i] = np.float32(0.0)
-    known = False
     for row in range(FN, len(upstream)):
         errors, squares = row == FN and (ask.errors or ask.squares), row == FN2 and ask.squares
         if not (errors or squares or row >= CURVES):
@@ -598,10 +602,7 @@ def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
                 lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[INNER, i]
         else:
             gamma = ask.gammas[row - CURVES]
-            if gamma > 0:  # otherwise f' is 1
-                if not known:
-                    surprise(lane, groups)
-                    known = True
+            if gamma > 0:
                 curve_slope(gamma, lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
                 multiply(lane[INNER], lane[VALUE], lane[INNER], groups)
             for i in range(GROUP * groups):
