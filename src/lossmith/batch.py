@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from functools import reduce
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from . import engine
+from .distance import signed_distances
 from .engine import Curve, Event, Problem, Stats, Task, Want
-from .engine.plain import can_look
+from .engine.plain import can_look, labels_and_valid
 
 if TYPE_CHECKING:
     from .loss import Dense
@@ -91,6 +92,8 @@ class Batch:
         target: labels or a map, see `Loss`.
         weight: per sample (N,) or per pixel (N, *S).
         denominator: what a mean divides by instead of the weight of the valid pixels.
+        distance: symmetric signed distance maps of the target, (N, C, *S), for losses that would make them otherwise.
+        label_mask: (N, C), which classes were annotated in each image.
 
     Raises:
         TypeError, ValueError: when shapes, dtypes or values do not fit; the text names the loss and the likely fix.
@@ -105,14 +108,25 @@ class Batch:
         *,
         weight: Tensor | None = None,
         denominator: Tensor | float | None = None,
+        distance: Tensor | None = None,
+        label_mask: Tensor | None = None,
     ) -> None:
         first = terms[0]
         self.who, self.denominator = who, _checked_denominator(who, denominator)
-        target, self.task = _fit(who, logits, target, first.task)
+        self.unlabelled = target is None and not any(term.needs_target for term in terms)
+        if self.unlabelled and isinstance(logits, Tensor) and logits.ndim > 1:
+            target = torch.full_like(logits[:, 0], first.ignore_index, dtype=torch.long)
+        guess = next((term.assumes for term in terms if term.assumes is not None), None)
+        target, self.task = _fit(who, logits, target, first.task, guess)
         self.sample, per_pixel = _split_weight(who, logits, weight)
         want = reduce(or_, (term.wants() for term in terms), Want())
         problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)
+        self.annotated = None if label_mask is None else _checked_mask(who, logits, label_mask)
+        if self.annotated is not None:
+            problem = _merged(problem, self.annotated)
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
+        self._given_distance = _checked_distance(who, logits, distance)
+        self.problem = problem
         self.stats = engine.statistics(problem)
         _check_range(who, problem, self.stats)
         if self.sample is not None:
@@ -168,6 +182,39 @@ class Batch:
         assert self.stats.weight is not None
         return self.of_images(self.stats.weight)
 
+    @property
+    def field(self) -> Tensor:
+        """The probability of every class, (N, C, *S); no gradient reaches an ignored pixel."""
+        assert self.stats.field is not None
+        return self.stats.field
+
+    @property
+    def whole_field(self) -> Tensor:
+        """The same, of ignored pixels too."""
+        assert self.stats.whole is not None
+        return self.stats.whole
+
+    @cached_property
+    def labels(self) -> tuple[Tensor, Tensor]:
+        """Hard labels, 0 where ignored, and which are valid: (N, *S), or (N, C, *S) of no and yes under a sigmoid."""
+        return labels_and_valid(self.problem)
+
+    @cached_property
+    def masks(self) -> tuple[Tensor, Tensor]:
+        """The pixels of each class and the valid ones, both (N, C, *S) and bool. Only what needs geometry asks."""
+        labels, valid = self.labels
+        if not self.softmax:
+            return labels > 0, valid
+        classes = torch.arange(self.n_classes, device=labels.device).reshape(-1, *[1] * len(self.space))
+        return (labels.unsqueeze(1) == classes) & valid.unsqueeze(1), valid.unsqueeze(1).expand_as(self.problem.logits)
+
+    def distance(self, spacing: Sequence[float] | None) -> Tensor:
+        """The symmetric signed distance map of each class, (N, C, *S): as given, or made from the labels."""
+        if self._given_distance is not None:
+            return self._given_distance
+        masks, valid = self.masks
+        return signed_distances(masks, valid, spacing).to(self.stats.n.device)
+
     def of_images(self, values: Tensor) -> Tensor:
         """Multiplies values of images by the weights of the images."""
         return (
@@ -206,8 +253,13 @@ class Batch:
         return torch.where(label > 0, channels[..., 1], channels[..., 0])
 
 
-def _fit(who: str, logits: Tensor, target: Tensor | None, task: Task | None) -> tuple[Tensor, Task]:
-    """The target in the shape an engine takes, and the task that logits and target imply."""
+def _fit(
+    who: str, logits: Tensor, target: Tensor | None, task: Task | None, guess: Task | None = None
+) -> tuple[Tensor, Task]:
+    """The target in the shape an engine takes, and the task that logits and target imply.
+
+    `guess`: what a target shaped like the logits means to a loss that only makes sense for one task.
+    """
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
         kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
         raise TypeError(f"{who}: logits must be a floating-point tensor, got {kind}")
@@ -234,6 +286,7 @@ def _fit(who: str, logits: Tensor, target: Tensor | None, task: Task | None) -> 
         )
     labels, full = (n, *space), tuple(logits.shape)
     if tuple(target.shape) == full:
+        task = task or guess
         if task is None:
             raise ValueError(
                 f"{who}: a target shaped like the logits, {_shape(logits)}, is ambiguous: build the loss with "
@@ -283,6 +336,58 @@ def _split_weight(who: str, logits: Tensor, weight: Tensor | None) -> tuple[Tens
     raise ValueError(
         f"{who}: weight must be {(n,)}, one per sample, or {(n, *space)}, one per pixel, got {_shape(weight)}"
     )
+
+
+def _checked_distance(who: str, logits: Tensor, distance: Tensor | None) -> Tensor | None:
+    if distance is None:
+        return None
+    if not isinstance(distance, Tensor) or not distance.is_floating_point():
+        raise TypeError(f"{who}: distance must be a floating-point tensor, got {type(distance).__name__}")
+    if distance.shape != logits.shape:
+        raise ValueError(
+            f"{who}: distance must be shaped like the logits, {_shape(logits)}, got {_shape(distance)}; "
+            "make it with ls.distance.signed_distance_map(labels, num_classes)"
+        )
+    return distance.detach()
+
+
+def _checked_mask(who: str, logits: Tensor, mask: Tensor) -> Tensor:
+    if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(logits.shape[:2]):
+        found = _shape(mask) if isinstance(mask, Tensor) else type(mask).__name__
+        raise ValueError(
+            f"{who}: label_mask says which classes were annotated in each image: "
+            f"{_shape(logits)[:2]}, got {found}"
+        )
+    return mask.to(logits.device) != 0
+
+
+def _merged(problem: Problem, annotated: Tensor) -> Problem:
+    """Partial labels. Under a sigmoid a channel that was not annotated is ignored. Under a softmax the classes that were
+    not annotated are part of the background: their probability is added to it, and nothing is asked of them alone.
+    """
+    labels, valid = labels_and_valid(problem)
+    space = [1] * len(problem.logits.shape[2:])
+    if problem.task != "multiclass":
+        target = labels if problem.hard or not problem.target.is_floating_point() else problem.target
+        unknown = ~(annotated.reshape(*annotated.shape, *space) & valid)
+        return replace(problem, target=target.masked_fill(unknown, problem.ignore_index))
+    hidden = ~annotated
+    hidden[:, 0] = False
+    at = hidden.reshape(*hidden.shape, *space)
+    background = torch.zeros_like(hidden)
+    background[:, 0] = True
+    pooled = at | background.reshape(at.shape)
+    z = problem.logits if problem.logits.dtype == torch.float64 else problem.logits.float()
+    z = z.masked_fill(~valid.unsqueeze(1), 0.0)  # or a NaN there would reach the gradient
+    first = z.masked_fill(~pooled, -torch.inf).logsumexp(1, keepdim=True)
+    z = torch.cat([first, z.masked_fill(at, -torch.inf)[:, 1:]], 1)
+    if problem.hard:
+        lost = hidden.gather(1, labels.flatten(1)).view_as(labels)
+        target = problem.target.long()
+        return replace(problem, logits=z, target=torch.where(valid & lost, 0, target))
+    share = problem.target
+    first = (share * pooled).sum(1, keepdim=True)
+    return replace(problem, logits=z, target=torch.cat([first, share.masked_fill(at, 0)[:, 1:]], 1))
 
 
 def _checked_denominator(who: str, denominator: Tensor | float | None) -> Tensor | float | None:

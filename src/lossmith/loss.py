@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .batch import Batch
 from .engine import Task, Want
 from .schedule import Ramp, Schedule
-from .settings import Settings
+from .settings import Classes, Settings
 
 Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
@@ -276,6 +276,72 @@ def _fresh(name: str, taken: dict[str, Any]) -> str:
 class Dense(Loss):
     """Losses over logits (N, C, *S)."""
 
+    takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
+    needs_target: ClassVar[bool] = True
+    assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice
     ignore_index: int = -100
     class_weight: Tensor | None = None
     task: Task | None = None
+
+
+class ClassLoss(Dense):
+    """Losses with one value per group (an image, or the batch) and class: the mean over classes, then over groups.
+
+    A group without a valid pixel leaves the mean; so does a class that was not annotated in it.
+    """
+
+    per_image: bool = True
+    classes: Classes | None = None
+    include_background: bool = True
+    absent: Literal["smooth", "skip"] = "smooth"
+
+    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
+        """(G, K), one for each class in `kept`; or (G,)."""
+        raise NotImplementedError
+
+    def value(self, batch: Batch) -> Tensor:
+        losses, shares, groups = self._by_class(batch)
+        if self.reduction == "none":
+            return losses
+        if losses.ndim == 2:
+            losses = ratio((losses * shares).sum(1), shares.sum(1))
+        return self.reduce(losses * groups, groups)
+
+    def class_values(self, batch: Batch) -> Tensor | None:
+        losses, shares, groups = self._by_class(batch)
+        if losses.ndim == 1:
+            return None
+        weight = groups.unsqueeze(1) * (shares > 0)
+        return ratio((losses * weight).sum(0), weight.sum(0))
+
+    def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
+        kept = self._included(batch)
+        losses = self.class_losses(batch, kept)
+        groups = _each_group(batch.stats.n, self.per_image)  # NaN counts: a broken input must not drop out of the mean
+        groups = (groups != 0).any(1).to(losses)
+        if losses.ndim == 1 or losses.shape[1] != len(kept):  # a single foreground channel may be two classes
+            kept = [0] * (1 if losses.ndim == 1 else losses.shape[1])
+        shares = torch.ones(len(groups), len(kept), dtype=losses.dtype, device=losses.device)
+        prices = batch.label_price(self.class_weight, "class_weight")
+        if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
+            shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
+        if batch.annotated is not None:
+            shares = shares * (_each_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
+        if self.absent == "skip" and losses.ndim == 2:
+            present = (_each_group(batch.stats.t, self.per_image) != 0)[:, kept]
+            shares, losses = shares * present, losses * present
+        return losses, shares, groups if self.per_image is False else batch.of_images(groups)
+
+    def _included(self, batch: Batch) -> list[int]:
+        if self.classes is not None:
+            for k in self.classes:
+                if not 0 <= k < batch.n_classes:
+                    raise ValueError(f"{batch.who}: classes={self.classes} names class {k}, but C = {batch.n_classes}")
+            return list(self.classes)
+        return list(range(0 if self.include_background or not batch.softmax else 1, batch.n_classes))
+
+
+def _each_group(x: Tensor, per_image: bool) -> Tensor:
+    """Sums of images (N, C) as they are, or pooled."""
+    return x.sum(0, keepdim=True) if per_image is False else x

@@ -25,7 +25,7 @@ class PixelLoss(Dense):
     """A formula over u. A member gives `formula`, or a `curve` that the kernels sum up without writing u anywhere."""
 
     family = "pixel"
-    takes: ClassVar[frozenset[str]] = frozenset({"weight", "denominator"})
+    takes: ClassVar[frozenset[str]] = Dense.takes | {"denominator"}
 
     def curve(self) -> Curve | None:
         """The formula as a curve that the kernels know, if they know it."""

@@ -16,20 +16,16 @@ from torch import Tensor
 
 from .batch import Batch, Sums
 from .engine import Want
-from .loss import Dense, ratio
-from .settings import Classes, NonNegative
+from .loss import ClassLoss, ratio
+from .settings import NonNegative
 
 
-class RegionLoss(Dense):
+class RegionLoss(ClassLoss):
     """A formula over `Sums`."""
 
     family = "region"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     background_counts: ClassVar[bool] = False  # with one channel, the formula sees background and foreground: (G, 2)
-    per_image: bool = True
-    classes: Classes | None = None
-    include_background: bool = True
-    absent: Literal["smooth", "skip"] = "smooth"
 
     def formula(self, s: Sums) -> Tensor:
         """The losses of the classes, (G, K), or of the groups, (G,), from their sums (G, K)."""
@@ -38,44 +34,9 @@ class RegionLoss(Dense):
     def wants(self) -> Want:
         return Want(errors=True)
 
-    def value(self, batch: Batch) -> Tensor:
-        losses, shares, images = self._by_class(batch)
-        if self.reduction == "none":
-            return losses
-        if losses.ndim == 2:
-            losses = ratio((losses * shares).sum(1), shares.sum(1))
-        return self.reduce(losses * images, images)
-
-    def class_values(self, batch: Batch) -> Tensor | None:
-        losses, shares, images = self._by_class(batch)
-        if losses.ndim == 1:
-            return None
-        weight = images.unsqueeze(1) * (shares > 0)
-        return ratio((losses * weight).sum(0), weight.sum(0))
-
-    def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
+    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
         sums = batch.sums if self.per_image else batch.sums.pooled(batch.sample)
-        valid = (sums.n != 0).any(1)  # also where n is NaN: a broken input must not drop out of the mean
-        kept = self._included(batch)
-        sums = sums.both() if self.background_counts and batch.task == "binary" else sums.of(kept)
-        losses = self.formula(sums)
-        shares = torch.ones_like(sums.t)
-        prices = batch.label_price(self.class_weight, "class_weight")
-        if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
-            shares = shares * (prices if batch.softmax else prices[:, 0])[kept]
-        if self.absent == "skip":
-            shares, losses = (x if x.ndim < 2 else x * (sums.t != 0) for x in (shares, losses))
-        images = valid.to(losses)
-        return losses, shares, batch.of_images(images) if self.per_image else images
-
-    def _included(self, batch: Batch) -> list[int]:
-        if self.classes is not None:
-            for k in self.classes:
-                if not 0 <= k < batch.n_classes:
-                    raise ValueError(f"{batch.who}: classes={self.classes} names class {k}, but C = {batch.n_classes}")
-            return list(self.classes)
-        return list(range(0 if self.include_background or not batch.softmax else 1, batch.n_classes))
+        return self.formula(sums.both() if self.background_counts and batch.task == "binary" else sums.of(kept))
 
 
 def missed(miss: Tensor, hit: Tensor) -> Tensor:

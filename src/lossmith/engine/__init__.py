@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -63,6 +64,8 @@ class Want(NamedTuple):
     curves: frozenset[Curve] = frozenset()  # Σ w f(u) per label
     u: bool = False  # u itself, per pixel
     spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
+    field: bool = False  # the probabilities themselves, for losses that look at neighbours or at a map
+    whole: bool = False  # the same, at ignored pixels too
 
     def __or__(self, other: Want) -> Want:
         return Want(
@@ -71,6 +74,8 @@ class Want(NamedTuple):
             curves=self.curves | other.curves,
             u=self.u or other.u,
             spread=self.spread or other.spread,
+            field=self.field or other.field,
+            whole=self.whole or other.whole,
         )
 
 
@@ -130,6 +135,8 @@ class Stats:
     curves: dict[Curve, Tensor] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     every: list[Event] = field(default_factory=list)  # with `u` and `spread`: all labels of every pixel
+    field: Tensor | None = None  # p, (N, C, *S), of uniform logits where the pixel is ignored, so that those are inert
+    whole: Tensor | None = None  # p everywhere
     weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
 
@@ -173,16 +180,27 @@ def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
     from . import plain
 
+    stats = _chosen(problem)(problem)
+    if problem.want.field:
+        stats.field = plain.probabilities(problem, everywhere=False)
+    if problem.want.whole:
+        stats.whole = plain.probabilities(problem, everywhere=True)
+    return stats
+
+
+def _chosen(problem: Problem) -> Callable[[Problem], Stats]:
+    from . import plain
+
     if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
-        return plain.statistics(problem)
+        return plain.statistics
     reason = _why_not_fused(problem)
     if reason is None:
         from . import cpu
 
-        return cpu.statistics(problem)
+        return cpu.statistics
     if _choice == "fused":
         raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
-    return plain.statistics(problem)
+    return plain.statistics
 
 
 def _why_not_fused(problem: Problem) -> str | None:

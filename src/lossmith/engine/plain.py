@@ -48,6 +48,38 @@ def statistics(problem: Problem) -> Stats:
     return stats
 
 
+def probabilities(problem: Problem, everywhere: bool) -> Tensor:
+    """p of every class, (N, C, *S); unless `everywhere`, ignored pixels are made uniform, and no gradient reaches them."""
+    z = _floating(problem.logits)
+    if not everywhere:
+        valid = labels_and_valid(problem)[1]
+        z = z.masked_fill(~(valid.unsqueeze(1) if valid.ndim < z.ndim else valid), 0.0)
+    return z.softmax(1) if problem.task == "multiclass" else z.sigmoid()
+
+
+def labels_and_valid(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Hard labels and which of them count: (N, *S) under a softmax, (N, C, *S) of no and yes under a sigmoid.
+
+    A soft target becomes its likeliest class, or a yes from one half on. Ignored pixels get label 0.
+    """
+    target, task = problem.target, problem.task
+    target = target if target.is_floating_point() else target.long()
+    valid = target != problem.ignore_index
+    if task == "multiclass" and not problem.hard:
+        valid, target = valid.all(1), target.argmax(1)
+    if problem.sample is not None:
+        valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
+    if task != "multiclass" and problem.hard:
+        classes = torch.arange(problem.logits.shape[1], device=target.device).reshape(-1, *[1] * (target.ndim - 1))
+        target, valid = (target.unsqueeze(1) == classes).long(), valid.unsqueeze(1).expand(problem.logits.shape)
+    elif task != "multiclass":
+        target = (target >= 0.5).long()
+    if problem.weight is not None:
+        weighted = problem.weight != 0
+        valid = valid & (weighted.unsqueeze(1) if valid.ndim > weighted.ndim else weighted)
+    return target.masked_fill(~valid, 0), valid
+
+
 def _softmax(problem: Problem) -> Stats:
     """One label a pixel."""
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
