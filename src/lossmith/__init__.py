@@ -7,6 +7,7 @@
 >>> value.backward()
 """
 
+from . import distance
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
@@ -18,6 +19,7 @@ __all__ = [
     "Loss",
     "Sum",
     "catalogue",
+    "distance",
     "parse",
     "ramp",
     "use_engine",
