@@ -7,7 +7,7 @@
 >>> value.backward()
 """
 
-from . import distance
+from . import distance, weighting
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
@@ -23,6 +23,7 @@ __all__ = [
     "parse",
     "ramp",
     "use_engine",
+    "weighting",
     *(cls.__name__ for cls in CATALOGUE.values()),
 ]
 
