@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator
 
 import numpy as np
@@ -164,15 +165,15 @@ def test_binary_masks_and_narrow_types():
 
 
 def test_one_item_at_a_time():
-    """The pass holds no item longer than it needs, and takes none ahead."""
-    alive = []
+    """Nothing of an item is left when the one after the next is asked for."""
+    seen: list[weakref.ref[np.ndarray]] = []
 
     def stream() -> Iterator[np.ndarray]:
         for _ in range(50):
-            alive.append(1)
-            yield np.zeros(10, np.uint8)
-            alive.pop()
-            assert not alive
+            assert all(item() is None for item in seen[:-1])
+            item = np.zeros(10, np.uint8)
+            seen.append(weakref.ref(item))
+            yield item
 
     assert count_classes(stream(), 2).pixels.tolist() == [500, 0]
 

@@ -14,8 +14,10 @@ from .names import catalogue, parse
 from .pixel import *  # noqa: F403  every loss of the family, also those written tomorrow
 from .region import *  # noqa: F403
 from .schedule import ramp
+from .supervision import DeepSupervision
 
 __all__ = [
+    "DeepSupervision",
     "Loss",
     "Sum",
     "catalogue",
