@@ -7,20 +7,25 @@
 >>> value.backward()
 """
 
+from . import distance, weighting
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
 from .pixel import *  # noqa: F403  every loss of the family, also those written tomorrow
 from .region import *  # noqa: F403
 from .schedule import ramp
+from .supervision import DeepSupervision
 
 __all__ = [
+    "DeepSupervision",
     "Loss",
     "Sum",
     "catalogue",
+    "distance",
     "parse",
     "ramp",
     "use_engine",
+    "weighting",
     *(cls.__name__ for cls in CATALOGUE.values()),
 ]
 
