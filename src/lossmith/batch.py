@@ -355,15 +355,14 @@ def _checked_mask(who: str, logits: Tensor, mask: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(logits.shape[:2]):
         found = _shape(mask) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(
-            f"{who}: label_mask says which classes were annotated in each image: "
-            f"{_shape(logits)[:2]}, got {found}"
+            f"{who}: label_mask says which classes were annotated in each image: {_shape(logits)[:2]}, got {found}"
         )
     return mask.to(logits.device) != 0
 
 
 def _merged(problem: Problem, annotated: Tensor) -> Problem:
-    """Partial labels. Under a sigmoid a channel that was not annotated is ignored. Under a softmax the classes that were
-    not annotated are part of the background: their probability is added to it, and nothing is asked of them alone.
+    """Partial labels. Under a sigmoid, a channel that was not annotated is ignored. Under a softmax, the classes that
+    were not annotated are part of the background: their probability is added to its, nothing is asked of them alone.
     """
     labels, valid = labels_and_valid(problem)
     space = [1] * len(problem.logits.shape[2:])

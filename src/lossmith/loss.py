@@ -318,19 +318,19 @@ class ClassLoss(Dense):
         """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
         kept = self._included(batch)
         losses = self.class_losses(batch, kept)
-        groups = _each_group(batch.stats.n, self.per_image)  # NaN counts: a broken input must not drop out of the mean
-        groups = (groups != 0).any(1).to(losses)
-        if losses.ndim == 1 or losses.shape[1] != len(kept):  # a single foreground channel may be two classes
-            kept = [0] * (1 if losses.ndim == 1 else losses.shape[1])
-        shares = torch.ones(len(groups), len(kept), dtype=losses.dtype, device=losses.device)
+        n, t = (_by_group(x, self.per_image) for x in (batch.stats.n, batch.stats.t))
+        groups = (n != 0).any(1).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
+        shares = torch.ones_like(t[:, kept]).to(losses)
         prices = batch.label_price(self.class_weight, "class_weight")
         if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
             shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
         if batch.annotated is not None:
-            shares = shares * (_each_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
-        if self.absent == "skip" and losses.ndim == 2:
-            present = (_each_group(batch.stats.t, self.per_image) != 0)[:, kept]
-            shares, losses = shares * present, losses * present
+            shares = shares * (_by_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
+        if self.absent == "skip":
+            shares = shares * (t != 0)[:, kept]
+        if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
+            shares = torch.cat([(n != t).to(losses) if self.absent == "skip" else torch.ones_like(shares), shares], 1)
+        losses = losses if losses.ndim == 1 or self.absent != "skip" else losses * (shares != 0)
         return losses, shares, groups if self.per_image is False else batch.of_images(groups)
 
     def _included(self, batch: Batch) -> list[int]:
@@ -342,6 +342,6 @@ class ClassLoss(Dense):
         return list(range(0 if self.include_background or not batch.softmax else 1, batch.n_classes))
 
 
-def _each_group(x: Tensor, per_image: bool) -> Tensor:
+def _by_group(x: Tensor, per_image: bool) -> Tensor:
     """Sums of images (N, C) as they are, or pooled."""
     return x.sum(0, keepdim=True) if per_image is False else x

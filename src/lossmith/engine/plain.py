@@ -49,7 +49,7 @@ def statistics(problem: Problem) -> Stats:
 
 
 def probabilities(problem: Problem, everywhere: bool) -> Tensor:
-    """p of every class, (N, C, *S); unless `everywhere`, ignored pixels are made uniform, and no gradient reaches them."""
+    """p of every class, (N, C, *S). Unless `everywhere`, ignored pixels are made uniform: no gradient reaches them."""
     z = _floating(problem.logits)
     if not everywhere:
         valid = labels_and_valid(problem)[1]
