@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import golden_pixel
 import golden_region
+import golden_spatial
 from golden_fixtures import M_TARGET, P_PROBABILITY, Golden, M, channels_first, through_sigmoid
 from golden_pixel import M_PROBABILITY, WCE_SLOPE, WCE_SLOPE_OF_WEIGHT
 from golden_region import FUSED_M_BY_HIT, FUSED_M_BY_SIZE, FUSED_M_GRADIENT
@@ -13,4 +14,4 @@ __all__ = [
     "P_PROBABILITY", "WCE_SLOPE", "WCE_SLOPE_OF_WEIGHT", "Golden", "M", "channels_first", "through_sigmoid",
 ]  # fmt: skip
 
-CASES: list[Golden] = [*golden_pixel.CASES, *golden_region.CASES]
+CASES: list[Golden] = [*golden_pixel.CASES, *golden_region.CASES, *golden_spatial.CASES]

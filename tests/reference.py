@@ -12,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import reference_pixel as pixel
+import reference_recipes as recipes
 import reference_region as region
 import reference_sorted as order
+import reference_spatial as spatial
 
 REFERENCES: dict[str, Callable] = {
     "ce": pixel.ce,
@@ -24,6 +26,8 @@ REFERENCES: dict[str, Callable] = {
     "power_ce": pixel.power_ce,
     "conservative": pixel.conservative,
     "quadratic": pixel.quadratic,
+    "boundary_ce": spatial.boundary_ce,
+    "distance_penalty": spatial.distance_penalty,
     "kl": pixel.kl,
     "entropy": pixel.entropy,
     "dice": region.dice,
@@ -37,4 +41,14 @@ REFERENCES: dict[str, Callable] = {
     "gdl": region.gdl,
     "lovasz": order.lovasz,
     "lovasz_hinge": order.lovasz_hinge,
+    "boundary": spatial.boundary,
+    "hausdorff": spatial.hausdorff,
+    "active_contour": spatial.active_contour,
+    "nonadjacency": spatial.nonadjacency,
+    "boundary_f1": spatial.boundary_f1,
+    "dice_ce": recipes.dice_ce,
+    "dice_focal": recipes.dice_focal,
+    "combo": recipes.combo,
+    "explog": recipes.explog,
+    "unified_focal": recipes.unified_focal,
 }

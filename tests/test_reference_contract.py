@@ -35,7 +35,7 @@ def batch():
 ALL = sorted(REFERENCES)
 REGION = ["dice", "gdl", "jaccard", "tversky", "dice2", "focal_tversky", "ss", "log_dice", "logcosh_dice", "lovasz"]
 
-CLASSES = [*REGION]
+CLASSES = [*REGION, "boundary", "hausdorff", "active_contour"]
 
 
 def but(*some):
