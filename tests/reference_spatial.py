@@ -168,15 +168,13 @@ def active_contour(logits, target, *, region_weight=1.0, inside_weight=1.0, eps=
     return map_loss(logits, target, value, **call)
 
 
-def boundary_f1(logits, target, *, theta0=3, theta=5, weight=None, **call):
+def boundary_f1(logits, target, *, theta0=3, theta=5, **call):
     """1 − 2PR/(P + R) of soft boundaries (Bokhovkin & Burnaev 2019).
 
     The boundary of y is y^b = pool_θ0(1 − y) − (1 − y), pool the largest of a window, and its neighbourhood
     pool_θ(y^b). P = Σ p^b pool(r^b) / Σ p^b and R = Σ r^b pool(p^b) / Σ r^b. A class without a boundary in the target
     leaves the mean. Of the weights of pixels only 0 matters; those of images weigh the mean of images.
     """
-    if np.ndim(weight) > 1:
-        weight = np.asarray(weight) > 0
 
     def pool(values, size):
         return {a: largest(values[b] for b in values if in_window(a, b, size)) for a in values}
@@ -199,7 +197,7 @@ def boundary_f1(logits, target, *, theta0=3, theta=5, weight=None, **call):
         return any(target_edge(points).values())
 
     call["absent"] = "skip"
-    return map_loss(logits, target, value, weight=weight, present=present, **call)
+    return map_loss(logits, target, value, present=present, **call)
 
 
 def largest(values) -> float:

@@ -32,8 +32,8 @@ def one_hot(target, classes=3):
 
 @pytest.fixture
 def batch():
-    """Two images of 4 × 5 pixels, three classes in patches."""
-    rng = np.random.default_rng(7)
+    """Two images of 4 × 5 pixels, three classes in patches; the second image lacks one."""
+    rng = np.random.default_rng(9)
     target = np.repeat(np.repeat(rng.integers(0, 3, (2, 2, 3)), 2, 1), 2, 2)[:, :, :5]
     return rng.normal(0, 2, (2, 3, 4, 5)), target
 
