@@ -122,7 +122,7 @@ class DeepSupervision(nn.Module):
 
 def _has_axes(x: Any, axes: int) -> bool:
     """Whether this is (N, *S) or (N, K, *S) with this number of axes S."""
-    return isinstance(x, Tensor) and axes > 0 and x.ndim - axes in (1, 2)
+    return isinstance(x, Tensor) and x.ndim - axes in (1, 2)
 
 
 def _space(x: Tensor, axes: int) -> tuple[int, ...]:
