@@ -15,7 +15,7 @@ from torch import Tensor
 import lossmith as ls
 from lossmith.loss import Dense
 from lossmith.names import SHARED
-from lossmith.settings import Classes
+from lossmith.settings import Bounds, Classes, Spacing
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
@@ -124,15 +124,18 @@ def nudges(cls: type[Dense], task: str, n_classes: int) -> list[dict[str, Any]]:
 def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
     options = get_args(hint)
     if get_origin(hint) is Annotated:
-        low, high = options[1].low, min(options[1].high, 4.0)
+        low, high = options[1].low, min(options[1].high, 4.0 if default < 4 else 2.0 * default)
         guesses = [low, low + (high - low) * 0.1, low + (high - low) * 0.25, low + (high - low) * 0.375]
-        return [v for v in guesses if v != default]
+        guesses = [1, 2, 3, 5, 7] if options[0] is int else guesses
+        return [v for v in guesses if v != default and v in options[1]]
     if get_origin(hint) is Literal:
         return [v for v in options if v != default]
     if hint is bool:
         return [not default]
-    if hint is Classes:
-        return []
+    if hint is Bounds:
+        return [(0.5, 0.9), (0.2, 50.0)]
+    if hint in (Classes, Spacing):
+        return []  # one entry per class or per axis: test_identities
     if hint is Tensor:
         return [[0.25 + 0.5 * k for k in range(n_classes)]] if task == "multiclass" else []
     if type(None) in options:  # optional: what one task takes another may not

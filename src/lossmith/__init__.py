@@ -8,20 +8,28 @@
 """
 
 from . import distance, weighting
+from .divergence import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .divergence import cross_entropy, entropy, information, kl_divergence
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
-from .pixel import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .pixel import *  # noqa: F403
+from .recipes import *  # noqa: F403
 from .region import *  # noqa: F403
 from .schedule import ramp
 from .supervision import DeepSupervision
+from .weighted import *  # noqa: F403
 
 __all__ = [
     "DeepSupervision",
     "Loss",
     "Sum",
     "catalogue",
+    "cross_entropy",
     "distance",
+    "entropy",
+    "information",
+    "kl_divergence",
     "parse",
     "ramp",
     "use_engine",

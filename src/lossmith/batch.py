@@ -16,7 +16,7 @@ from torch import Tensor
 from . import engine
 from .distance import signed_distances
 from .engine import Curve, Event, Problem, Stats, Task, Want
-from .engine.plain import can_look, labels_and_valid
+from .engine.plain import can_look, labels_and_valid, validated
 
 if TYPE_CHECKING:
     from .loss import Dense
@@ -113,9 +113,9 @@ class Batch:
     ) -> None:
         first = terms[0]
         self.who, self.denominator = who, _checked_denominator(who, denominator)
-        self.unlabelled = target is None and not any(term.needs_target for term in terms)
-        if self.unlabelled and isinstance(logits, Tensor) and logits.ndim > 1:
-            target = torch.full_like(logits[:, 0], first.ignore_index, dtype=torch.long)
+        unlabelled = target is None and not any(term.needs_target for term in terms)
+        if unlabelled and isinstance(logits, Tensor) and logits.ndim > 1:
+            target = torch.full_like(logits[:, 0], int(first.ignore_index == 0), dtype=torch.long)  # any valid label
         guess = next((term.assumes for term in terms if term.assumes is not None), None)
         target, self.task = _fit(who, logits, target, first.task, guess)
         self.sample, per_pixel = _split_weight(who, logits, weight)
@@ -244,13 +244,30 @@ class Batch:
         return price.unsqueeze(0) if self.task == "binary" else price.unsqueeze(1).expand(-1, 2)
 
     def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
-        """A factor per label, looked up for every pixel: shaped like u, or ready to broadcast."""
+        """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""
+        space = [1] * len(self.space)
         if self.softmax:
-            return price[label]
-        channels = price.expand(self.n_classes, 2).reshape(1, self.n_classes, *[1] * len(self.space), 2)
+            if price.ndim == 1:
+                return price[label]
+            if isinstance(label, int):
+                return price[:, label].reshape(-1, *space)
+            return price.gather(1, label.flatten(1)).view_as(label)
+        channels = price.expand(*price.shape[:-2], self.n_classes, 2).reshape(-1, self.n_classes, *space, 2)
         if isinstance(label, int):
             return channels[..., label]
         return torch.where(label > 0, channels[..., 1], channels[..., 0])
+
+    @cached_property
+    def information(self) -> Tensor:
+        """Σ w r ln r of the labels of a soft target, 0 for hard ones; a label sum."""
+        if self.problem.hard or not self.problem.target.is_floating_point():
+            return torch.zeros_like(self.label_weight)
+        share, weight, _ = validated(self.problem, self.problem.target.to(self.stats.n), 1)
+        weight = share.new_ones(()) if weight is None else weight
+        weight = weight.unsqueeze(1) if 0 < weight.ndim < share.ndim else weight
+        labels = [share] if self.softmax else [1 - share, share]
+        sums = [(weight * torch.xlogy(r, r)).flatten(2).sum(2) for r in labels]
+        return sums[0] if self.softmax else torch.stack(sums, 2)
 
 
 def _fit(

@@ -49,16 +49,21 @@ class Loss(Settings):
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, part: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
         else:
-            cls.name = cls.__name__  # a family, or a loss that only its own code uses
+            cls.name = part or cls.__name__  # part of a recipe, a family, or a loss that only its own code uses
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
         """The single losses of a sum with their weights; a single loss is its only term."""
+        return [(1.0, self)]
+
+    @property
+    def addends(self) -> list[tuple[Weight, Loss]]:
+        """What a sum was written as: its terms, but a recipe is one."""
         return [(1.0, self)]
 
     def wants(self) -> Want:
@@ -171,7 +176,7 @@ class Loss(Settings):
 
     def __add__(self, other: Any) -> Loss:
         if isinstance(other, Loss):
-            return Sum([*self.terms, *other.terms])
+            return Sum([*self.addends, *other.addends])
         return NotImplemented
 
     def __radd__(self, other: Any) -> Loss:
@@ -184,7 +189,7 @@ class Loss(Settings):
             by = factor if isinstance(factor, Schedule) else float(factor)
             if isinstance(by, float) and not math.isfinite(by):
                 raise ValueError(f"the weight of {self!r} must be finite, got {by}")
-            return Sum([(_product(by, weight, self), term) for weight, term in self.terms])
+            return Sum([(_product(by, weight, self), term) for weight, term in self.addends])
         return NotImplemented
 
     __rmul__ = __mul__
@@ -205,12 +210,13 @@ class Sum(Loss):
 
     family = "sum"
 
-    def __init__(self, terms: list[tuple[Weight, Loss]]) -> None:
+    def __init__(self, addends: list[tuple[Weight, Loss]]) -> None:
         super().__init__()
-        self._weights = [weight for weight, _ in terms]
-        self.losses = nn.ModuleList(term for _, term in terms)
+        self._weights = [weight for weight, _ in addends]
+        self.losses = nn.ModuleList(loss for _, loss in addends)
         ramps = {id(w.ramp): w.ramp for w in self._weights if isinstance(w, Schedule)}
         self.ramps = nn.ModuleList(ramps.values())
+        terms = self.terms
         for _, term in terms:
             if term.reduction == "none":
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
@@ -224,14 +230,18 @@ class Sum(Loss):
                     raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
 
     @property
-    def terms(self) -> list[tuple[Weight, Loss]]:
+    def addends(self) -> list[tuple[Weight, Loss]]:
         return [
             (weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)
         ]
 
+    @property
+    def terms(self) -> list[tuple[Weight, Loss]]:
+        return [(_product(a, b, term), term) for a, loss in self.addends for b, term in loss.terms]
+
     def __repr__(self) -> str:
         text = ""
-        for weight, term in self.terms:
+        for weight, term in self.addends:
             minus = isinstance(weight, float) and weight < 0
             size = -weight if minus else weight
             body = f"{term!r}" if size == 1 else f"{size!r} * {term!r}"

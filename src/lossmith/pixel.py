@@ -9,20 +9,23 @@ never by the number of all pixels, so that ignoring pixels is the same as croppi
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .batch import Batch
-from .engine import Curve, Want
+from .engine import Curve, Event, Want, power
 from .loss import Dense
-from .settings import Fraction, NonNegative
+from .settings import AboveOne, Bounds, Fraction, NonNegative
 
 
 class PixelLoss(Dense):
-    """A formula over u. A member gives `formula`, or a `curve` that the kernels sum up without writing u anywhere."""
+    """A formula over u. A member gives `formula`, or a `curve` that the kernels sum up without writing u anywhere.
+
+    The mean is Σ w ℓ / Σ w. A member may price labels inside ℓ (`price`), or choose pixels, in both sums (`shares`).
+    """
 
     family = "pixel"
     takes: ClassVar[frozenset[str]] = Dense.takes | {"denominator"}
@@ -38,19 +41,32 @@ class PixelLoss(Dense):
         return curve(u)
 
     def price(self, batch: Batch) -> Tensor | None:
-        """A factor per label inside the loss; unlike `class_weight` it does not enter the mean's denominator."""
+        """A factor per label, or per image and label, inside ℓ; unlike `class_weight` not in the mean's denominator."""
         return None
+
+    def shares(self, batch: Batch) -> Tensor:
+        """The weight of every pixel, constant: 0 leaves it out."""
+        return batch.pixel_weight
+
+    def of_event(self, batch: Batch, event: Event) -> Tensor:
+        """ℓ of every pixel, were this its label."""
+        return self.formula(event.u)
+
+    @property
+    def by_label(self) -> bool:
+        """Whether the sums per label say everything, so that no number per pixel is needed."""
+        return self.curve() is not None and self.reduction != "none"
 
     def wants(self) -> Want:
         curve = self.curve()
-        return Want(u=True) if curve is None or self.reduction == "none" else Want(curves=frozenset({curve}))
+        return Want(curves=frozenset({curve})) if self.by_label and curve is not None else Want(u=True)
 
     def value(self, batch: Batch) -> Tensor:
         if batch.denominator is not None and self.reduction != "mean":
             raise ValueError(f"{batch.who}: a denominator belongs to reduction='mean', not to {self.reduction!r}")
         counted = batch.label_price(self.class_weight, "class_weight")
         price = self.price(batch)
-        if self.reduction == "none" or self.curve() is None:
+        if not self.by_label:
             amount, weight = self.pixels(batch, counted, price)
         else:
             amount, weight = self.label_sums(batch), batch.label_weight
@@ -67,11 +83,12 @@ class PixelLoss(Dense):
 
     def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
         """w ℓ and w per pixel, under the class weights `counted` and the prices of the labels."""
-        amount, weight = torch.zeros_like(batch.pixel_weight), torch.zeros_like(batch.pixel_weight)
+        pixel = self.shares(batch)
+        amount, weight = torch.zeros_like(pixel), torch.zeros_like(pixel)
         for event in batch.events:
-            share = batch.pixel_weight if event.chance is None else batch.pixel_weight * event.chance
+            share = pixel if event.chance is None else pixel * event.chance
             share = share if counted is None else share * batch.at_labels(counted, event.label).to(share)
-            value = self.formula(event.u)
+            value = self.of_event(batch, event)
             value = value if price is None else value * batch.at_labels(price, event.label).to(value)
             amount, weight = amount + share * value, weight + share
         return batch.natural(amount), weight
@@ -171,3 +188,175 @@ class FocalLoss(PixelLoss):
                 f"{batch.who}: alpha needs one number, or one per channel ({batch.n_classes}), got {alpha.numel()}"
             )
         return torch.stack([1 - alpha, alpha], -1).expand(batch.n_classes, 2)
+
+
+class WeightedCrossEntropyLoss(CrossEntropyLoss):
+    """Weighted cross-entropy: positives weighted by how rare the model thinks they are.
+
+    −(1/N) Σ [w r ln p + (1 − r) ln(1 − p)], w = (N − Σ p) / Σ p per image; several exclusive classes: label c costs
+    w_c u with w_c = (N − Σ p_c) / Σ p_c, another function than the binary one even at C = 2. w is a constant to the
+    gradient: differentiated, the loss could be lowered by predicting more of everything. It divides by N, not by Σ w.
+
+    Args:
+        weight_from: "prediction" (the paper), or "target": w = (N − Σ r) / Σ r.
+        clamp: bounds of w, also of a class that is absent or fills the image.
+
+    Range: [0, ∞): 0 when perfect, unbounded at worst.
+    Limits: with weight_from="prediction" the weight follows the model, not the data: it balances nothing by itself.
+    Paper: Sudre et al. 2017, arXiv 1707.03237.
+
+    >>> import torch, lossmith as ls
+    >>> p, target = torch.tensor([[[0.9, 0.6, 0.2, 0.1]]]), torch.tensor([[1, 1, 0, 0]])
+    >>> round(ls.WeightedCrossEntropyLoss()(p.logit(), target).item(), 4)
+    0.2704
+    """
+
+    name = "wce"
+    paper = "Sudre et al. 2017, arXiv 1707.03237"
+    without: ClassVar[dict[str, str]] = {
+        "class_weight": "its weights are its point",
+        "label_smoothing": "it weights hard labels",
+    }
+    weight_from: Literal["prediction", "target"] = "prediction"
+    clamp: Bounds = (1e-3, 1e3)
+
+    def wants(self) -> Want:
+        return super().wants() | Want(errors=self.weight_from == "prediction")
+
+    def price(self, batch: Batch) -> Tensor:
+        s = batch.stats
+        size = s.t if s.fp is None or s.fn is None or self.weight_from == "target" else s.t - s.fn + s.fp
+        rest = (s.n - size).detach()
+        size = size.detach()
+        w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)
+        return w if batch.softmax else torch.stack([torch.ones_like(w), w], 2)
+
+
+class PowerCrossEntropyLoss(PixelLoss):
+    """Power cross-entropy: w_l u^γ, the pixel half of the exponential-logarithmic loss.
+
+    w_l = (Σ_k f_k / f_l)^½ with f the frequencies of the labels; the mean divides by the pixels, not by Σ w.
+
+    Args:
+        exponent: γ ≥ 0; below 1 it flattens the loss of bad pixels and steepens that of good ones.
+        frequencies: one number per class, counted over the training set (binary, multilabel: of no and of yes); only
+            their ratios matter. None: those of the batch. A label of frequency 0 has weight 0.
+
+    Range: [0, ∞): 0 when perfect, unbounded at worst.
+    Limits: for γ < 1 the slope at a perfect pixel is that of −ln p at p = 1 − 1e-30; refuses `class_weight`.
+    Paper: Wong et al., MICCAI 2018, arXiv 1809.00076.
+
+    >>> import torch, lossmith as ls
+    >>> logits, target = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([0])
+    >>> round(ls.PowerCrossEntropyLoss(exponent=0.5, frequencies=[1, 1, 2])(logits, target).item(), 4)  # 2 · 0.4076^½
+    1.2769
+    """
+
+    name = "power_ce"
+    range = (0.0, math.inf)
+    paper = "Wong et al. 2018, arXiv 1809.00076"
+    without: ClassVar[dict[str, str]] = {"class_weight": "it weights labels by their frequency"}
+    exponent: NonNegative = 0.3
+    frequencies: Tensor | None = None
+
+    def formula(self, u: Tensor) -> Tensor:
+        return power(u, self.exponent)
+
+    def price(self, batch: Batch) -> Tensor:
+        if self.frequencies is None:
+            counts = batch.of_images(batch.label_weight).sum(0)
+        else:
+            counts = self.frequencies.to(batch.stats.n)
+            if counts.shape != (batch.n_labels,):
+                raise ValueError(
+                    f"{batch.who}: frequencies needs {batch.n_labels} numbers, one per label, got {counts.numel()}"
+                )
+            counts = counts if batch.softmax else counts.expand(batch.n_classes, 2)
+        seen = counts > 0
+        return torch.where(seen, counts.sum(-1, keepdim=True) / torch.where(seen, counts, 1.0), 0.0).sqrt()
+
+
+class ConservativeLoss(PixelLoss):
+    """Conservative loss: pulls bad pixels up and pushes very good ones back down, to p = 1/a.
+
+    λ (1 + log_a p)² |log_a(−log_a p)|. The absolute value is our reading: the formula as it is usually transcribed,
+    `form="signed"`, falls without end as p → 1, the opposite of what the paper's abstract describes.
+
+    Args:
+        lam: λ ≥ 0, the scale.
+        base: a > 1; the loss is 0 at p = 1/a.
+        form: "abs" or "signed".
+
+    Range: [0, ∞) ("signed": (−∞, ∞)): 0 at p = 1/a, ∞ at both ends; −ln p counts as 1e-30 at least.
+    Limits: not meant to be trained alone: it follows a warm-up by cross-entropy. The formula is unconfirmed.
+    Paper: Zhu et al., "Penalizing top performers", ECCV 2018, arXiv 1809.00903.
+
+    >>> import torch, lossmith as ls
+    >>> round(ls.ConservativeLoss()(torch.tensor([[0.5]]).logit(), torch.tensor([1])).item(), 4)
+    0.1726
+    """
+
+    name = "conservative"
+    range = (-math.inf, math.inf)
+    paper = "Zhu et al. 2018, arXiv 1809.00903 (our reading)"
+    lam: NonNegative = 5.0
+    base: AboveOne = math.e
+    form: Literal["abs", "signed"] = "abs"
+
+    def formula(self, u: Tensor) -> Tensor:
+        kappa = math.log(self.base)
+        v = u.clamp(min=1e-30) / kappa
+        second = v.log() / kappa
+        return self.lam * (1 - v) ** 2 * (second.abs() if self.form == "abs" else second)
+
+
+class QuadraticLoss(PixelLoss):
+    """Quadratic (Brier) loss of the probabilities: what people used before cross-entropy.
+
+    ½ mean_k (p_k − r_k)² over the labels; under a sigmoid ½ (1 − p_t)². Soft targets: the mean over their labels.
+
+    Args:
+        half: the ½ in front.
+
+    Range: [0, ½] (with several classes [0, 1/C]), twice that without `half`: 0 when perfect.
+    Limits: through a sigmoid it learns slowest where it is most wrong: its gradient has the factor p (1 − p).
+    Paper: Brier, Monthly Weather Review 78 (1950); Nielsen, "Neural networks and deep learning" (2015), chapter 3.
+
+    >>> import torch, lossmith as ls
+    >>> round(ls.QuadraticLoss()(torch.tensor([[1.5]]), torch.tensor([0])).item(), 4)  # σ(1.5)² / 2
+    0.3342
+    """
+
+    name = "quadratic"
+    range = (0.0, 1.0)
+    paper = "Brier 1950; Nielsen 2015"
+    half: bool = True  # type: ignore[assignment]  # nn.Module's method stays: read `settings()`
+
+    @property
+    def by_label(self) -> bool:
+        return self.reduction != "none" and self.class_weight is None
+
+    def wants(self) -> Want:
+        return Want(squares=True) if self.by_label else Want(u=True, field=True)
+
+    @property
+    def _factor(self) -> float:
+        return 0.5 if self.settings()["half"] else 1.0
+
+    def label_sums(self, batch: Batch) -> Tensor:
+        fp2, fn2 = batch.stats.fp2, batch.stats.fn2
+        assert fp2 is not None
+        assert fn2 is not None
+        if batch.softmax:  # per class, not per label: nothing but their total is asked for
+            return (fp2 + fn2) * (self._factor / batch.n_classes)
+        return torch.stack([fp2, fn2], 2) * self._factor
+
+    def of_event(self, batch: Batch, event: Event) -> Tensor:
+        p = batch.field
+        if batch.softmax:
+            label = event.label
+            own = p[:, label] if isinstance(label, int) else p.gather(1, label.unsqueeze(1)).squeeze(1)
+            others = p.square().sum(1) - own.square()
+            return self._factor / batch.n_classes * (others + (1 - own).square())
+        yes = event.label > 0 if isinstance(event.label, Tensor) else torch.full_like(p, event.label) > 0
+        return self._factor * torch.where(yes, 1 - p, p).square()

@@ -9,15 +9,16 @@ without a valid pixel leaves the mean.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from .batch import Batch, Sums
-from .engine import Want
-from .loss import ClassLoss, ratio
-from .settings import NonNegative
+from .engine import Want, power
+from .loss import TINY, ClassLoss, ratio
+from .settings import Fraction, NonNegative
 
 
 class RegionLoss(ClassLoss):
@@ -167,3 +168,161 @@ class GeneralizedDiceLoss(RegionLoss):
         relative = torch.where(present, smallest / torch.where(present, s.t, 1.0), 1.0)  # in (0, 1], the rarest has 1
         w = relative**exponent * (1.0 if self.absent == "max" else present)
         return missed((w * (s.fp + s.fn)).sum(1), (w * 2 * s.tp).sum(1))
+
+
+class TwoClassDiceLoss(RegionLoss):
+    """Two-class Dice (DL2): half a Dice for the foreground and half for the background; binary.
+
+    1 − (Σ p r + ε/2) / (Σ p + Σ r + ε) − (Σ (1−p)(1−r) + ε/2) / (Σ (2 − p − r) + ε); the paper has ε for ε/2.
+
+    Args:
+        smooth: ε ≥ 0.
+        balanced: False is the paper's formula, which falls to −½ where the target is empty and found to be.
+
+    Range: [0, 1]: 0 when perfect, 1 at worst; [−½, 1] with balanced=False.
+    Limits: needs a yes or no: one channel, or independent channels. A large background hides a small object's half.
+    Paper: Sudre et al. 2017, arXiv 1707.03237.
+
+    >>> import torch, lossmith as ls
+    >>> p, target = torch.tensor([[[0.9, 0.6, 0.2, 0.1]]]), torch.tensor([[1, 1, 0, 0]])
+    >>> round(ls.TwoClassDiceLoss(smooth=0.0)(p.logit(), target).item(), 4)
+    0.2005
+    """
+
+    name = "dice2"
+    range: ClassVar[tuple[float, float]] = (-0.5, 1.0)
+    paper = "Sudre et al. 2017, arXiv 1707.03237"
+    smooth: NonNegative = 1e-5
+    balanced: bool = True
+
+    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
+        if batch.softmax:
+            raise ValueError(
+                f"{batch.who}: two-class Dice compares one foreground with its background, and C = {batch.n_classes} "
+                "classes compete here; use one channel, task='multilabel', or DiceLoss"
+            )
+        return super().class_losses(batch, kept)
+
+    def formula(self, s: Sums) -> Tensor:
+        both = 2 * s.t - s.fn + s.fp  # Σ p + Σ r
+        foreground, background = both + self.smooth, 2 * s.n - both + self.smooth
+        missing = (s.fp + s.fn) / 2 - (0.0 if self.balanced else self.smooth / 2)
+        return ratio(missing, foreground) + ratio(missing, background)
+
+
+class LogCoshDiceLoss(DiceLoss):
+    """Log-cosh Dice: Dice, quadratic near perfection. ln cosh L with L the Dice loss.
+
+    Args:
+        smooth, squared: see `DiceLoss`.
+
+    Range: [0, ln cosh 1 = 0.4338]: 0 when perfect, close to the end at worst.
+    Limits: as Dice; its gradient vanishes near perfection.
+    Paper: Jadon 2020, arXiv 2006.14822.
+
+    >>> import torch, lossmith as ls
+    >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
+    >>> round(ls.LogCoshDiceLoss(smooth=0.0)(logits, target).item(), 4)
+    0.0546
+    """
+
+    name = "logcosh_dice"
+    range = (0.0, 0.4338)
+    paper = "Jadon 2020, arXiv 2006.14822"
+    without: ClassVar[dict[str, str]] = {"squared": "log-cosh Dice is defined on the linear Dice"}
+
+    def formula(self, s: Sums) -> Tensor:
+        return torch.log1p(2 * torch.sinh(super().formula(s) / 2) ** 2)  # ln cosh, exact near 0
+
+
+class FocalTverskyLoss(TverskyLoss):
+    """Focal Tversky: (1 − T)^exponent per class. Below 1, the exponent keeps the gradient alive near perfection.
+
+    Args:
+        fp_weight, fn_weight, smooth: see `TverskyLoss`.
+        exponent: ≥ 0; the paper's γ = 4/3 is exponent = 1/γ = 0.75.
+
+    Range: [0, 1]: 0 when perfect, close to 1 at worst.
+    Limits: a frequent copy raises to γ instead of 1/γ, which does the opposite.
+    Paper: Abraham & Khan 2018, arXiv 1810.07842.
+
+    >>> import torch, lossmith as ls
+    >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
+    >>> round(ls.FocalTverskyLoss(smooth=0.0)(logits, target).item(), 4)
+    0.3331
+    """
+
+    name = "focal_tversky"
+    paper = "Abraham & Khan 2018, arXiv 1810.07842"
+    exponent: NonNegative = 0.75
+
+    def formula(self, s: Sums) -> Tensor:
+        return power(super().formula(s), self.exponent)
+
+
+class SensitivitySpecificityLoss(RegionLoss):
+    """Sensitivity–specificity: the mean squared error on the positives and on the negatives, with a share each.
+
+    λ Σ (r−p)² r / (Σ r + ε) + (1−λ) Σ (r−p)² (1−r) / (Σ (1−r) + ε) per class. Soft targets weigh (1−p)² with r and p²
+    with 1 − r.
+
+    Args:
+        sensitivity: λ in [0, 1], the share of the positives; larger finds more of them.
+        smooth: ε ≥ 0.
+
+    Range: [0, 1]: 0 when perfect, close to 1 at worst; (1−λ) of it where the class is absent.
+    Limits: squares: a saturated error has little gradient.
+    Paper: Brosch et al., MICCAI 2015; Sudre et al. 2017, arXiv 1707.03237.
+
+    >>> import torch, lossmith as ls
+    >>> p, target = torch.tensor([[[0.9, 0.6, 0.2, 0.1]]]), torch.tensor([[1, 1, 0, 0]])
+    >>> round(ls.SensitivitySpecificityLoss()(p.logit(), target).item(), 4)
+    0.028
+    """
+
+    name = "ss"
+    paper = "Brosch et al. 2015; Sudre et al. 2017, arXiv 1707.03237"
+    sensitivity: Fraction = 0.05
+    smooth: NonNegative = 1e-5
+
+    def wants(self) -> Want:
+        return Want(errors=True, squares=True)
+
+    def formula(self, s: Sums) -> Tensor:
+        assert s.fp2 is not None
+        assert s.fn2 is not None
+        positives, negatives = ratio(s.fn2, s.t + self.smooth), ratio(s.fp2, s.n - s.t + self.smooth)
+        return self.sensitivity * positives + (1 - self.sensitivity) * negatives
+
+
+class LogDiceLoss(RegionLoss):
+    """Logarithmic Dice: (−ln D)^γ per class, the region half of the exponential-logarithmic loss.
+
+    D = (2 Σ p r + ε) / (Σ p + Σ r + ε). With one channel the two classes are background and foreground.
+
+    Args:
+        exponent: γ ≥ 0.
+        smooth: ε ≥ 0.
+
+    Range: [0, ∞): 0 when perfect, grows without bound as the overlap vanishes.
+    Limits: as Dice; refuses `class_weight`.
+    Paper: Wong et al., MICCAI 2018, arXiv 1809.00076.
+
+    >>> import torch, lossmith as ls
+    >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
+    >>> round(ls.LogDiceLoss(exponent=1.0, smooth=0.0)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
+    0.3144
+    """
+
+    name = "log_dice"
+    range = (0.0, math.inf)
+    paper = "Wong et al. 2018, arXiv 1809.00076"
+    background_counts = True
+    without: ClassVar[dict[str, str]] = {"class_weight": "every class counts the same in it"}
+    exponent: NonNegative = 0.3
+    smooth: NonNegative = 1.0
+
+    def formula(self, s: Sums) -> Tensor:
+        miss, hit = s.fp + s.fn, 2 * s.tp + self.smooth
+        empty = (miss < TINY) & (hit < TINY)
+        return power(torch.log1p(miss / torch.where(empty, 1.0, hit)), self.exponent)  # −ln D = ln(1 + miss / hit)

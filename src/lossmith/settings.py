@@ -29,13 +29,24 @@ class Interval:
 
     low: float
     high: float
+    odd: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and (not self.odd or value % 2 == 1)
 
     def __str__(self) -> str:
-        return f">= {self.low:g}" if self.high == math.inf else f"in [{self.low:g}, {self.high:g}]"
+        bounds = f">= {self.low:g}" if self.high == math.inf else f"in [{self.low:g}, {self.high:g}]"
+        return "odd and " * self.odd + bounds
 
 
 NonNegative = Annotated[float, Interval(0.0, math.inf)]
 Fraction = Annotated[float, Interval(0.0, 1.0)]
+Percent = Annotated[float, Interval(0.0, 100.0)]
+Count = Annotated[int, Interval(0, math.inf)]
+Window = Annotated[int, Interval(1, math.inf, odd=True)]
+AboveOne = Annotated[float, Interval(1.0 + 1e-6, math.inf)]
+Bounds = tuple[float, float]
+Spacing = tuple[float, ...]
 Classes = tuple[int, ...]
 
 
@@ -51,7 +62,7 @@ def _problem(value: Any, hint: Any) -> str | None:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         wrong = _problem(value, args[0])
-        return wrong or (None if args[1].low <= value <= args[1].high else f"a number {args[1]}")
+        return wrong or (None if value in args[1] else f"a number {args[1]}")
     if origin in (typing.Union, types.UnionType):
         wrongs = [_problem(value, option) for option in args]
         return None if None in wrongs else " or ".join(dict.fromkeys(w for w in wrongs if w))
@@ -59,7 +70,11 @@ def _problem(value: Any, hint: Any) -> str | None:
         return None if value in args else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         fits = isinstance(value, list | tuple) and all(_problem(v, args[0]) is None for v in value)
-        return None if fits and len(value) > 0 else "a list of integers"
+        number = len(args) if args[-1] is not Ellipsis else None
+        if hint == Bounds:
+            return None if fits and len(value) == 2 and 0 < value[0] <= value[1] else "two numbers, 0 < low <= high"
+        kind = "integers" if args[0] is int else "numbers"
+        return None if fits and len(value) > 0 and number in (None, len(value)) else f"a list of {kind}"
     if hint is Tensor:
         listed = isinstance(value, Tensor | np.ndarray | list | tuple)
         return None if listed and _numeric(value) else "a list of finite numbers >= 0"
@@ -146,7 +161,8 @@ class Settings(nn.Module):
                 self.register_buffer(name, _kept(self._given[name], tensor.device), persistent=False)
             else:
                 self._given[name] = _plain(value)
-                setattr(self, name, self._given[name])
+                if not hasattr(nn.Module, name):  # `half` is the name of a setting, and of a method that must survive
+                    setattr(self, name, self._given[name])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""

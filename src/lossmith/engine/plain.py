@@ -84,7 +84,7 @@ def _softmax(problem: Problem) -> Stats:
     """One label a pixel."""
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
     z = _floating(z) if want.spread else z  # two gradients add up below: not in half precision
-    labels, weight, span = _valid(problem, problem.target.long(), c - 1)
+    labels, weight, span = validated(problem, problem.target.long(), c - 1)
     t = _by_label(torch.ones_like(labels[:1, :1]).expand_as(labels) if weight is None else weight, labels, c)
     stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, target_range=span)
     curves = tuple(sorted(want.curves))
@@ -249,7 +249,7 @@ def _times(weight: Tensor | None, x: Tensor) -> Tensor:
 def _soft_softmax(problem: Problem) -> Stats:
     """A distribution over the classes at each pixel: every class is a possible label."""
     want, z = problem.want, _floating(problem.logits)
-    target, weight, span = _valid(problem, _like(problem.target, z), 1)
+    target, weight, span = validated(problem, _like(problem.target, z), 1)
     z = _cleared(z, weight)
     p = z.softmax(1)
     best = z.argmax(1, keepdim=True)
@@ -275,11 +275,11 @@ def _sigmoid(problem: Problem) -> Stats:
     """A yes or no in every channel."""
     want, z = problem.want, _floating(problem.logits)
     if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
-        labels, weight, span = _valid(problem, problem.target.long(), z.shape[1])
+        labels, weight, span = validated(problem, problem.target.long(), z.shape[1])
         target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
         weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     else:
-        target, weight, span = _valid(problem, _like(problem.target, z), 1)
+        target, weight, span = validated(problem, _like(problem.target, z), 1)
     weight = torch.ones_like(target) if weight is None else weight
     z = z.masked_fill(weight == 0, 0.0)
     p, miss = z.sigmoid(), (-z).sigmoid()
@@ -302,7 +302,7 @@ def _sigmoid(problem: Problem) -> Stats:
     return stats
 
 
-def _valid(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor | None, tuple[float, float] | None]:
+def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor | None, tuple[float, float] | None]:
     """The target with the ignored elements at 0; the weight of the pixels with them at 0, or None if all weigh 1; and
     the range of the valid target, where looking at it is free."""
     z = problem.logits
@@ -314,7 +314,8 @@ def _valid(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor |
         valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
     given = problem.weight
     if given is not None:
-        given = given.to(dtype).reshape(z.shape[0], *[1] * (valid.ndim - 2), z.shape[2])
+        given = given.to(dtype)
+        given = given if given.ndim == valid.ndim else given.unsqueeze(1)
         valid = valid & (given != 0)
     look = can_look(target)
     simple = look and given is None and bool(valid.all())  # nothing ignored, nothing weighted: the common case

@@ -1,0 +1,144 @@
+"""Information: the quantities behind cross-entropy, as functions of probabilities and as losses over logits.
+
+Natural logarithms (nats) by default; `base=2` gives bits.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .batch import Batch
+from .engine import Curve, Event, Task, Want
+from .pixel import PixelLoss
+
+
+def information(p: Tensor, base: float = math.e) -> Tensor:
+    """The information content of events of probability p: −log p. An impossible event has infinitely much.
+
+    >>> information(torch.tensor([0.25, 1.0]), base=2).tolist()
+    [2.0, 0.0]
+    """
+    _check("information", p)
+    return -p.log() / math.log(base) + 0.0
+
+
+def entropy(p: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
+    """The mean information of a distribution, −Σ p log p, with 0 log 0 = 0. Between 0 and log C.
+
+    >>> entropy(torch.tensor([0.5, 0.25, 0.25]), base=2).item()
+    1.5
+    """
+    _check("entropy", p)
+    return -torch.xlogy(p, p).sum(dim) / math.log(base)
+
+
+def cross_entropy(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
+    """−Σ p log q: what a code made for q costs when p is true. Infinite where q excludes what p allows.
+
+    >>> round(cross_entropy(torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])).item(), 4)
+    1.1563
+    """
+    _check("cross_entropy", p, q)
+    return -torch.xlogy(p, q).sum(dim) / math.log(base)
+
+
+def kl_divergence(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
+    """Kullback–Leibler divergence, Σ p log(p / q) = cross_entropy(p, q) − entropy(p): what it costs to believe q.
+
+    Never negative, 0 only for p = q, not symmetric, and the triangle inequality does not hold. Terms with p = 0 are 0;
+    p > 0 where q = 0 makes it infinite.
+
+    >>> p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])
+    >>> round(kl_divergence(p, q).item(), 4), round(kl_divergence(q, p).item(), 4)
+    (0.1166, 0.0993)
+    """
+    _check("kl_divergence", p, q)
+    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) / math.log(base)
+
+
+def _check(who: str, *given: Tensor) -> None:
+    for p in given:
+        if not isinstance(p, Tensor) or not p.is_floating_point():
+            raise TypeError(f"{who}: probabilities must be floating-point tensors, got {getattr(p, 'dtype', type(p))}")
+    if len(given) == 2 and given[0].shape != given[1].shape:
+        raise ValueError(
+            f"{who}: the distributions differ in shape, {tuple(given[0].shape)} and {tuple(given[1].shape)}"
+        )
+
+
+class InformationLoss(PixelLoss):
+    """Losses that compare or measure the distributions at the pixels."""
+
+    family = "information"
+    range: ClassVar[tuple[float, float]] = (0.0, math.inf)
+
+
+class KLDivergenceLoss(InformationLoss):
+    """Kullback–Leibler divergence from the target's distribution to the model's, Σ_k r_k ln(r_k / p_k).
+
+    The target holds probabilities, (N, C, *S); a probability of 0 adds nothing, one above 0 where the model has exactly
+    0 (a logit of −inf) makes it infinite. Hard labels are taken too: then it is cross-entropy. Its gradient is that of
+    cross-entropy, which differs by the target's entropy, a constant.
+
+    Range: [0, ∞): 0 when p = r.
+    Limits: knows only this direction; the other, Σ p ln(p / r), is `kl_divergence(p, r)`.
+    Paper: Kullback & Leibler, Ann. Math. Stat. 22 (1951).
+
+    >>> import torch, lossmith as ls
+    >>> p, r = torch.tensor([[0.7, 0.2, 0.1]]), torch.tensor([[0.5, 0.25, 0.25]])
+    >>> round(ls.KLDivergenceLoss()(p.log(), r).item(), 4)
+    0.1166
+    """
+
+    name = "kl"
+    paper = "Kullback & Leibler 1951"
+    assumes: ClassVar[Task | None] = "multiclass"
+
+    def curve(self) -> Curve:
+        return Curve(0.0)
+
+    def label_sums(self, batch: Batch) -> Tensor:
+        return super().label_sums(batch) + batch.information
+
+    def of_event(self, batch: Batch, event: Event) -> Tensor:
+        if event.chance is None:
+            return event.u
+        possible = event.chance > 0
+        return event.u + torch.where(possible, torch.where(possible, event.chance, 1.0).log(), 0.0)
+
+
+class EntropyLoss(InformationLoss):
+    """The entropy of the prediction, −Σ_k p_k ln p_k: how unsure the model is. Needs no target: `loss(logits)`.
+
+    As a small term on unlabelled images it makes a model decide itself. With a target, ignored pixels are left out.
+
+    Range: [0, ln C] (binary: ln 2, multilabel: ln 2 per channel): 0 when certain, the most when uniform.
+    Limits: alone it is minimal for any confident answer, right or wrong.
+    Paper: Shannon, Bell Syst. Tech. J. 27 (1948); as a loss: Grandvalet & Bengio, NeurIPS 2004.
+
+    >>> import torch, lossmith as ls
+    >>> round(ls.EntropyLoss()(torch.tensor([[0.0, 1.0, 0.5]])).item(), 4)
+    1.0202
+    """
+
+    name = "entropy"
+    paper = "Shannon 1948; Grandvalet & Bengio 2004"
+    needs_target = False
+    without: ClassVar[dict[str, str]] = {"class_weight": "it does not look at labels"}
+
+    def wants(self) -> Want:
+        return Want(u=True, field=True)
+
+    def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
+        p, weight = batch.field, batch.pixel_weight
+        value = _surprise(p).sum(1) if batch.softmax else _surprise(p) + _surprise(1 - p)
+        return batch.natural(value * weight), weight
+
+
+def _surprise(p: Tensor) -> Tensor:
+    """−p ln p, with a finite slope at 0."""
+    return -p * p.clamp(min=1e-30).log()
