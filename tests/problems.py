@@ -124,7 +124,7 @@ def nudges(cls: type[Dense], task: str, n_classes: int) -> list[dict[str, Any]]:
 def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
     options = get_args(hint)
     if get_origin(hint) is Annotated:
-        low, high = options[1].low, min(options[1].high, 4.0 if default < 4 else 2.0 * default)
+        low, high = options[1].low, min(options[1].high, max(4.0, 2.0 * (default or 0.0)))
         guesses = [low, low + (high - low) * 0.1, low + (high - low) * 0.25, low + (high - low) * 0.375]
         guesses = [1, 2, 3, 5, 7] if options[0] is int else guesses
         return [v for v in guesses if v != default and v in options[1]]

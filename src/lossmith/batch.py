@@ -118,6 +118,13 @@ class Batch:
             target = torch.full_like(logits[:, 0], int(first.ignore_index == 0), dtype=torch.long)  # any valid label
         guess = next((term.assumes for term in terms if term.assumes is not None), None)
         target, self.task = _fit(who, logits, target, first.task, guess)
+        for term in terms:
+            if self.task not in term.tasks:
+                raise ValueError(
+                    f"{who}: {term.name} is defined for {' and '.join(sorted(term.tasks))} targets, and the "
+                    f"{logits.shape[1]} classes of {self.task!r} exclude each other; "
+                    "use one channel, or task='multilabel'"
+                )
         self.sample, per_pixel = _split_weight(who, logits, weight)
         want = reduce(or_, (term.wants() for term in terms), Want())
         problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)

@@ -288,6 +288,7 @@ class Dense(Loss):
 
     takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
     needs_target: ClassVar[bool] = True
+    tasks: ClassVar[frozenset[Task]] = frozenset({"multiclass", "binary", "multilabel"})
     assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice
     ignore_index: int = -100
     class_weight: Tensor | None = None

@@ -65,7 +65,7 @@ def parse(text: str, **shared: Any) -> Loss:
         loss = _Parser(text, shared).read()
     except RecursionError:
         raise ValueError("the text is nested too deeply to be read") from None
-    own = {setting for _, term in loss.terms for setting in term.fields}
+    own = {setting for _, term in [*loss.addends, *loss.terms] for setting in term.fields}
     for setting in shared.keys() - own - SHARED:
         known = own | {setting for cls in CATALOGUE.values() for setting in cls.fields}
         hint = f"none of {loss!r} does" if setting in known else nearest(setting, known)

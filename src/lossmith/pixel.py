@@ -190,7 +190,7 @@ class FocalLoss(PixelLoss):
         return torch.stack([1 - alpha, alpha], -1).expand(batch.n_classes, 2)
 
 
-class WeightedCrossEntropyLoss(CrossEntropyLoss):
+class WeightedCrossEntropyLoss(PixelLoss):
     """Weighted cross-entropy: positives weighted by how rare the model thinks they are.
 
     −(1/N) Σ [w r ln p + (1 − r) ln(1 − p)], w = (N − Σ p) / Σ p per image; several exclusive classes: label c costs
@@ -212,13 +212,14 @@ class WeightedCrossEntropyLoss(CrossEntropyLoss):
     """
 
     name = "wce"
+    range = (0.0, math.inf)
     paper = "Sudre et al. 2017, arXiv 1707.03237"
-    without: ClassVar[dict[str, str]] = {
-        "class_weight": "its weights are its point",
-        "label_smoothing": "it weights hard labels",
-    }
+    without: ClassVar[dict[str, str]] = {"class_weight": "its weights are its point"}
     weight_from: Literal["prediction", "target"] = "prediction"
     clamp: Bounds = (1e-3, 1e3)
+
+    def curve(self) -> Curve:
+        return Curve(0.0)
 
     def wants(self) -> Want:
         return super().wants() | Want(errors=self.weight_from == "prediction")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, Sums
-from .engine import Want, power
+from .engine import Task, Want, power
 from .loss import TINY, ClassLoss, ratio
 from .settings import Fraction, NonNegative
 
@@ -192,16 +192,9 @@ class TwoClassDiceLoss(RegionLoss):
     name = "dice2"
     range: ClassVar[tuple[float, float]] = (-0.5, 1.0)
     paper = "Sudre et al. 2017, arXiv 1707.03237"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multilabel"})
     smooth: NonNegative = 1e-5
     balanced: bool = True
-
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        if batch.softmax:
-            raise ValueError(
-                f"{batch.who}: two-class Dice compares one foreground with its background, and C = {batch.n_classes} "
-                "classes compete here; use one channel, task='multilabel', or DiceLoss"
-            )
-        return super().class_losses(batch, kept)
 
     def formula(self, s: Sums) -> Tensor:
         both = 2 * s.t - s.fn + s.fp  # Σ p + Σ r
