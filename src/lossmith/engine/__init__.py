@@ -79,6 +79,15 @@ class Want(NamedTuple):
         )
 
 
+class Ranking(NamedTuple):
+    """How errors are put in order, for the losses of `ranking.py`. It is a question of its own, asked by `ranked`."""
+
+    bins: int  # levels that errors are rounded to, less one
+    exact: bool  # sorted instead
+    per_image: bool  # a group is an image, or the batch
+    hinge: bool  # errors are those of a margin, max(0, 1 − z (2r − 1)), or of a probability, |r − p|
+
+
 @dataclass(frozen=True)
 class Problem:
     """One validated question to an engine. `Batch` makes it; shapes and dtypes are checked, values are not.
@@ -186,6 +195,20 @@ def statistics(problem: Problem) -> Stats:
     if problem.want.whole:
         stats.whole = plain.probabilities(problem, everywhere=True)
     return stats
+
+
+def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
+    """The Lovász extension of the Jaccard loss, and the weight of the foreground: per group and class, (G, C).
+
+    Sorting is a matter of torch for either engine.
+    """
+    from . import ranking as plain_ranking
+
+    if plain_ranking.sorts(problem, ranking) or _chosen(problem).__module__ == plain_ranking.plain.__name__:
+        return plain_ranking.ranked(problem, ranking)
+    from . import ranking_cpu
+
+    return ranking_cpu.ranked(problem, ranking)
 
 
 def _chosen(problem: Problem) -> Callable[[Problem], Stats]:
