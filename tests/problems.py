@@ -15,7 +15,7 @@ from torch import Tensor
 import lossmith as ls
 from lossmith.loss import Dense
 from lossmith.names import SHARED
-from lossmith.settings import Bounds, Classes, Spacing
+from lossmith.settings import Bounds, Classes, Levels, Spacing
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
@@ -123,6 +123,8 @@ def nudges(cls: type[Dense], task: str, n_classes: int) -> list[dict[str, Any]]:
 
 def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
     options = get_args(hint)
+    if hint == Levels:
+        return [64]
     if get_origin(hint) is Annotated:
         low, high = options[1].low, min(options[1].high, max(4.0, 2.0 * (default or 0.0)))
         guesses = [low, low + (high - low) * 0.1, low + (high - low) * 0.25, low + (high - low) * 0.375]

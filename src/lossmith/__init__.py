@@ -12,6 +12,7 @@ from .divergence import *  # noqa: F403  every loss of the family, also those wr
 from .divergence import cross_entropy, entropy, information, kl_divergence
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
+from .lovasz import *  # noqa: F403
 from .names import catalogue, parse
 from .pixel import *  # noqa: F403
 from .recipes import *  # noqa: F403

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import engine
 from .distance import signed_distances
-from .engine import Curve, Event, Problem, Stats, Task, Want
+from .engine import Curve, Event, Problem, Ranking, Stats, Task, Want
 from .engine.plain import can_look, labels_and_valid, validated
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class Batch:
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self._given_distance = _checked_distance(who, logits, distance)
         self.problem = problem
+        self._ranked: dict[Ranking, tuple[Tensor, Tensor]] = {}
         self.stats = engine.statistics(problem)
         _check_range(who, problem, self.stats)
         if self.sample is not None:
@@ -188,6 +189,12 @@ class Batch:
         """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u."""
         assert self.stats.weight is not None
         return self.of_images(self.stats.weight)
+
+    def ranked(self, ranking: Ranking) -> tuple[Tensor, Tensor]:
+        """The Lovász extension of the Jaccard loss and the weight of the foreground, per group and class, (G, C)."""
+        if ranking not in self._ranked:
+            self._ranked[ranking] = engine.ranked(self.problem, ranking)
+        return self._ranked[ranking]
 
     @property
     def field(self) -> Tensor:

@@ -310,6 +310,10 @@ class ClassLoss(Dense):
         """(G, K), one for each class in `kept`; or (G,)."""
         raise NotImplementedError
 
+    def present(self, batch: Batch) -> Tensor:
+        """Whether a group has anything of a class, (G, C): what absent="skip" asks."""
+        return _by_group(batch.stats.t, self.per_image) != 0
+
     def value(self, batch: Batch) -> Tensor:
         losses, shares, groups = self._by_class(batch)
         if self.reduction == "none":
@@ -338,7 +342,7 @@ class ClassLoss(Dense):
         if batch.annotated is not None:
             shares = shares * (_by_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
         if self.absent == "skip":
-            shares = shares * (t != 0)[:, kept]
+            shares = shares * self.present(batch)[:, kept]
         if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
             shares = torch.cat([(n != t).to(losses) if self.absent == "skip" else torch.ones_like(shares), shares], 1)
         losses = losses if losses.ndim == 1 or self.absent != "skip" else losses * (shares != 0)

@@ -44,6 +44,7 @@ Fraction = Annotated[float, Interval(0.0, 1.0)]
 Percent = Annotated[float, Interval(0.0, 100.0)]
 Count = Annotated[int, Interval(0, math.inf)]
 Window = Annotated[int, Interval(1, math.inf, odd=True)]
+Levels = Annotated[int, Interval(1, 2**20)]  # float32 tells that many apart
 AboveOne = Annotated[float, Interval(1.0 + 1e-6, math.inf)]
 Bounds = tuple[float, float]
 Spacing = tuple[float, ...]

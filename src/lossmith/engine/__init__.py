@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -77,6 +76,15 @@ class Want(NamedTuple):
             field=self.field or other.field,
             whole=self.whole or other.whole,
         )
+
+
+class Ranking(NamedTuple):
+    """How errors are put in order, for the losses of `ranking.py`. It is a question of its own, asked by `ranked`."""
+
+    bins: int  # levels that errors are rounded to, less one
+    exact: bool  # sorted instead
+    per_image: bool  # a group is an image, or the batch
+    hinge: bool  # errors are those of a margin, max(0, 1 − z (2r − 1)), or of a probability, |r − p|
 
 
 @dataclass(frozen=True)
@@ -180,7 +188,12 @@ def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
     from . import plain
 
-    stats = _chosen(problem)(problem)
+    if _fused(problem):
+        from . import cpu
+
+        stats = cpu.statistics(problem)
+    else:
+        stats = plain.statistics(problem)
     if problem.want.field:
         stats.field = plain.probabilities(problem, everywhere=False)
     if problem.want.whole:
@@ -188,19 +201,28 @@ def statistics(problem: Problem) -> Stats:
     return stats
 
 
-def _chosen(problem: Problem) -> Callable[[Problem], Stats]:
-    from . import plain
+def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
+    """The Lovász extension of the Jaccard loss, and the weight of the foreground: per group and class, (G, C).
 
+    Sorting is a matter of torch for either engine.
+    """
+    from . import ranking as plain_ranking
+
+    if plain_ranking.sorts(problem, ranking) or not _fused(problem):
+        return plain_ranking.ranked(problem, ranking)
+    from . import ranking_cpu
+
+    return ranking_cpu.ranked(problem, ranking)
+
+
+def _fused(problem: Problem) -> bool:
+    """Whether the kernels serve the problem."""
     if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
-        return plain.statistics
+        return False
     reason = _why_not_fused(problem)
-    if reason is None:
-        from . import cpu
-
-        return cpu.statistics
-    if _choice == "fused":
+    if reason is not None and _choice == "fused":
         raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
-    return plain.statistics
+    return reason is None
 
 
 def _why_not_fused(problem: Problem) -> str | None:

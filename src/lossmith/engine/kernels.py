@@ -557,14 +557,15 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
             ignored = load_labels(known, grid, block, lane)
-            load_rows(logits, block, rows, lane, ignored)
-            if ask.spread:
-                for c in range(grid.channels):
-                    for i in range(GROUP * groups):
-                        lane[VALUE, i] = lane[PEAK, i] - rows[c, i]
-                    out[SPREAD, c] += dot(lane[WEIGHT], lane[VALUE], groups)
-            exponentiate(rows, lane, groups)
-            finish_pixels(lane, groups)
+            if ask.errors or ask.squares or ask.spread or len(ask.gammas) > 0 or len(u) > 0:  # not only counts
+                load_rows(logits, block, rows, lane, ignored)
+                if ask.spread:
+                    for c in range(grid.channels):
+                        for i in range(GROUP * groups):
+                            lane[VALUE, i] = lane[PEAK, i] - rows[c, i]
+                        out[SPREAD, c] += dot(lane[WEIGHT], lane[VALUE], groups)
+                exponentiate(rows, lane, groups)
+                finish_pixels(lane, groups)
             if ask.spread or len(ask.gammas) > 0 or len(u) > 0:
                 surprise(lane, groups)
             if ask.spread:
@@ -760,8 +761,8 @@ def load_channel(grid, logits, known, block, channel, one_vs_rest, lane):  # typ
 
 
 @njit(**FAST)
-def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
-    """P = σ(z), Q = σ(−z) and their surprises, each from its own exponential tail."""
+def chances(lane, groups):  # type: ignore[no-untyped-def]
+    """P = σ(z), Q = σ(−z), each from its own exponential tail, which is left in VALUE."""
     for i in range(GROUP * groups):
         z = lane[LOGIT, i]
         tail = exp(-abs(z))
@@ -770,6 +771,12 @@ def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
         lane[P, i] = large if z >= 0 else small
         lane[Q, i] = small if z >= 0 else large
         lane[VALUE, i] = tail
+
+
+@njit(**FAST)
+def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
+    """P = σ(z), Q = σ(−z) and their surprises."""
+    chances(lane, groups)
     for i in range(GROUP * groups):
         lane[VALUE, i] = log1p(lane[VALUE, i])
     for i in range(GROUP * groups):
@@ -789,7 +796,8 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
             load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
                 load_channel(grid, logits, known, block, c, one_vs_rest, lane)
-                sigmoid_events(lane, groups)
+                if ask.errors or ask.squares or ask.spread or len(ask.gammas) > 0 or len(u) > 0:  # not only counts
+                    sigmoid_events(lane, groups)
                 add_channel(ask, lane, groups, True, partial[chunk, :, c])
                 if len(u) > 0:
                     for i in range(GROUP * groups):
@@ -948,3 +956,200 @@ def finish_soft(lane, groups, mine, row, q, h):  # type: ignore[no-untyped-def]
         miss = lane[MISS, i]
         likeliest, other = lane[HIT, i] * (q[i] * miss - lane[INNER, i] + lane[PULL, i]) - h[i] * miss, row[i]
         row[i] = likeliest if lane[LABEL, i] == mine else other
+
+
+# ---------------------------------------------------------------------------------- errors in order: see ranking.py
+
+
+class Slots(NamedTuple):
+    """The histogram of errors: what it counts, and how an error finds its slot."""
+
+    bins: int
+    per_image: bool
+    factor: Any  # (images,): whole numbers that a pixel of weight 1 counts
+    scale: Any  # (groups, channels): levels per error
+
+
+@njit(**FAST)
+def find_slots(slots, scale, inside, errors, places, groups):  # type: ignore[no-untyped-def]
+    """Slot 0 for 0 and below, 1 + the nearest level, the last for NaN; those of foreground follow those of background.
+
+    `inside` is 1 for foreground, 0 for background.
+    """
+    bound, half = np.float32(slots.bins + 2), np.float32(slots.bins + 3)
+    for i in range(GROUP * groups):
+        e = errors[i]
+        x = e * scale + np.float32(1.5)
+        x = x if x < bound else bound
+        places[i] = np.int32((np.float32(0.0) if e <= 0 else x)) + np.int32(half * inside[i])
+
+
+@njit(**FAST)
+def count_weights(weight, factor, amounts, groups):  # type: ignore[no-untyped-def]
+    """Weights as whole numbers: their sums do not depend on the order, nor on the number of threads."""
+    for i in range(GROUP * groups):
+        amounts[i] = np.int64(weight[i] * factor)
+
+
+@njit(**FAST)
+def add_to_slots(histogram, places, amounts, groups):  # type: ignore[no-untyped-def]
+    for i in range(GROUP * groups):
+        histogram[np.uint32(places[i])] += amounts[i]
+
+
+@njit(**FAST)
+def look_up(table, places, out, groups):  # type: ignore[no-untyped-def]
+    for i in range(GROUP * groups):
+        out[i] = table[np.uint32(places[i])]
+
+
+@njit(**FAST)
+def load_chances(known, grid, logits, block, rows, lane):  # type: ignore[no-untyped-def]
+    """rows: exps of the classes, 0 for the label; SCALE makes them p; HIT, MISS: p and 1 − p of the label."""
+    load_weights(known, grid, block, lane[WEIGHT])
+    ignored = load_labels(known, grid, block, lane)
+    load_rows(logits, block, rows, lane, ignored)
+    exponentiate(rows, lane, block.groups)
+    finish_pixels(lane, block.groups)
+
+
+@njit(**FAST)
+def class_errors(lane, row, mine, groups):  # type: ignore[no-untyped-def]
+    """VALUE = |r − p| and TARGET = r of a class under a softmax."""
+    for i in range(GROUP * groups):
+        p, miss, hit = row[i] * lane[SCALE, i], lane[MISS, i], lane[LABEL, i] == mine
+        lane[VALUE, i] = miss if hit else p
+        lane[TARGET, i] = np.float32(1.0) if hit else np.float32(0.0)
+
+
+@njit(**KERNEL)
+def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots):  # type: ignore[no-untyped-def]
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_chances(known, grid, logits, block, rows[0], lane)
+            count_weights(lane[WEIGHT], slots.factor[image], amounts, block.groups)
+            for c in range(grid.channels):
+                class_errors(lane, rows[0, c], np.float32(c), block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                add_to_slots(histogram[g, c], places, amounts, block.groups)
+
+
+@njit(**KERNEL)
+def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots, table, out):  # type: ignore[no-untyped-def]
+    """∂/∂z_k = p_k (q_k − Σ p q), where q is what the table charges: for the label − that, and without cancellation."""
+    p, q = rows[0], rows[1]
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            lanes = GROUP * block.groups
+            load_chances(known, grid, logits, block, p, lane)
+            for i in range(lanes):
+                lane[INNER, i] = np.float32(0.0)
+                lane[OWN, i] = np.float32(0.0)
+                lane[WEIGHT, i] *= slots.factor[image]
+            for c in range(grid.channels):
+                class_errors(lane, p[c], np.float32(c), block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                look_up(table[g, c], places, q[c], block.groups)
+                for i in range(lanes):
+                    p[c, i] *= lane[SCALE, i]  # 0 for the label
+                    lane[INNER, i] += p[c, i] * q[c, i]
+                for i in range(lanes):
+                    lane[OWN, i] += lane[TARGET, i] * q[c, i]
+            for i in range(lanes):
+                own, weight = lane[OWN, i], lane[WEIGHT, i]
+                lane[PUSH, i] = lane[INNER, i] - lane[HIT, i] * own
+                lane[OWN_PUSH, i] = -weight * lane[HIT, i] * (own * lane[MISS, i] + lane[INNER, i])
+            for c in range(grid.channels):
+                mine = np.float32(c)
+                for i in range(lanes):
+                    own, other = lane[OWN_PUSH, i], p[c, i] * lane[WEIGHT, i] * (q[c, i] - lane[PUSH, i])
+                    q[c, i] = own if lane[LABEL, i] == mine else other
+                store(out, block, c, q[c])
+
+
+@njit(**FAST)
+def channel_errors(hinge, lane, groups):  # type: ignore[no-untyped-def]
+    """VALUE = |r − p| or 1 − z (2r − 1), SLOPE = its derivative by the logit, TARGET = 1 from r = ½ on."""
+    if hinge:
+        for i in range(GROUP * groups):
+            side = np.float32(2.0) * lane[TARGET, i] - np.float32(1.0)
+            lane[VALUE, i] = np.float32(1.0) - lane[LOGIT, i] * side
+            lane[SLOPE, i] = -side
+    else:
+        chances(lane, groups)
+        for i in range(GROUP * groups):
+            r = lane[TARGET, i]
+            difference = (np.float32(1.0) - r) * lane[P, i] - r * lane[Q, i]
+            slope = lane[P, i] * lane[Q, i]
+            lane[VALUE, i] = abs(difference)
+            lane[SLOPE, i] = slope if difference > 0 else -slope
+    for i in range(GROUP * groups):
+        lane[TARGET, i] = np.float32(1.0) if lane[TARGET, i] >= np.float32(0.5) else np.float32(0.0)
+
+
+@njit(**KERNEL)
+def largest_errors(  # type: ignore[no-untyped-def]
+    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, largest
+):
+    """Of a hinge, per chunk and channel; at least 0, NaN left out."""
+    top = rows[0]
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        top[:] = np.float32(0.0)
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(True, lane, block.groups)
+                clear_ignored(lane[LIVE], lane[VALUE], block.groups)
+                for i in range(GROUP * block.groups):
+                    before, e = top[c, i], lane[VALUE, i]
+                    top[c, i] = e if e > before else before
+        for c in range(grid.channels):
+            for i in range(LANES):
+                largest[chunk, c] = max(largest[chunk, c], top[c, i])
+
+
+@njit(**KERNEL)
+def sigmoid_histogram(  # type: ignore[no-untyped-def]
+    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots
+):
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(hinge, lane, block.groups)
+                count_weights(lane[LIVE], slots.factor[image], amounts, block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                add_to_slots(histogram[g, c], places, amounts, block.groups)
+
+
+@njit(**KERNEL)
+def sigmoid_charge(  # type: ignore[no-untyped-def]
+    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots, table, out
+):
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(hinge, lane, block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                look_up(table[g, c], places, lane[VALUE], block.groups)
+                for i in range(GROUP * block.groups):
+                    lane[LOGIT, i] = lane[VALUE, i] * lane[SLOPE, i] * (lane[LIVE, i] * slots.factor[image])
+                store(out, block, c, lane[LOGIT])
