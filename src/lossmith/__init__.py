@@ -8,12 +8,14 @@
 """
 
 from . import distance, weighting
+from .boundary import *  # noqa: F403  every loss of the family, also those written tomorrow
 from .engine import use_engine
 from .loss import CATALOGUE, Loss, Sum
 from .names import catalogue, parse
-from .pixel import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .pixel import *  # noqa: F403
 from .region import *  # noqa: F403
 from .schedule import ramp
+from .structure import *  # noqa: F403
 from .supervision import DeepSupervision
 
 __all__ = [
