@@ -8,6 +8,7 @@
 """
 
 from . import distance, weighting
+from .boundary import *  # noqa: F403  every loss of the family, also those written tomorrow
 from .divergence import *  # noqa: F403  every loss of the family, also those written tomorrow
 from .divergence import cross_entropy, entropy, information, kl_divergence
 from .engine import use_engine
@@ -18,6 +19,7 @@ from .pixel import *  # noqa: F403
 from .recipes import *  # noqa: F403
 from .region import *  # noqa: F403
 from .schedule import ramp
+from .structure import *  # noqa: F403
 from .supervision import DeepSupervision
 from .weighted import *  # noqa: F403
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from . import engine
 from .distance import signed_distances
 from .engine import Curve, Event, Problem, Ranking, Stats, Task, Want
-from .engine.plain import can_look, labels_and_valid, validated
+from .engine.field import labels_and_valid, whole
+from .engine.plain import can_look, validated
 
 if TYPE_CHECKING:
     from .loss import Dense
@@ -129,13 +130,16 @@ class Batch:
         want = reduce(or_, (term.wants() for term in terms), Want())
         problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)
         self.annotated = None if label_mask is None else _checked_mask(who, logits, label_mask)
+        given = problem
         if self.annotated is not None:
-            problem = _merged(problem, self.annotated)
+            problem = _merged(given, self.annotated)
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self._given_distance = _checked_distance(who, logits, distance)
         self.problem = problem
         self._ranked: dict[Ranking, tuple[Tensor, Tensor]] = {}
         self.stats = engine.statistics(problem)
+        if want.whole and problem is not given:
+            self.stats.whole = whole(given)  # no labels are asked for, so none are missing
         _check_range(who, problem, self.stats)
         if self.sample is not None:
             self.sample = self.sample.to(self.stats.n)
@@ -208,6 +212,26 @@ class Batch:
         assert self.stats.whole is not None
         return self.stats.whole
 
+    @property
+    def residual(self) -> Tensor:
+        """p − r of every class, (N, C, *S), exact where it is close to 0."""
+        assert self.stats.residual is not None
+        return self.stats.residual
+
+    @property
+    def mass(self) -> Tensor | None:
+        """What each pixel weighs in its image, 0 where it is ignored: (N, 1 or C, *S). None where all weigh 1."""
+        valid, weight = self.stats.valid, self.problem.weight
+        if valid is None:
+            return None
+        valid = valid.unsqueeze(1) if self.softmax else valid
+        dtype = torch.float64 if self.problem.logits.dtype == torch.float64 else torch.float32
+        return valid.to(dtype) if weight is None else torch.where(valid, weight.unsqueeze(1).to(dtype), 0.0)
+
+    def over_pixels(self, values: Tensor) -> Tensor:
+        """Values (N, C, *S) summed over the pixels of each image, (N, C)."""
+        return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2).to(self.stats.n)
+
     @cached_property
     def labels(self) -> tuple[Tensor, Tensor]:
         """Hard labels, 0 where ignored, and which are valid: (N, *S), or (N, C, *S) of no and yes under a sigmoid."""
@@ -226,8 +250,19 @@ class Batch:
         """The symmetric signed distance map of each class, (N, C, *S): as given, or made from the labels."""
         if self._given_distance is not None:
             return self._given_distance
-        masks, valid = self.masks
-        return signed_distances(masks, valid, spacing).to(self.stats.n.device)
+        return self._distances(self.masks[0], spacing)
+
+    def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
+        """The same of the prediction: of its likeliest class, or where p > ½. A constant."""
+        p = self.field.detach()
+        best = torch.zeros_like(p, dtype=torch.bool).scatter(1, p.argmax(1, keepdim=True), True)
+        return self._distances(best if self.softmax else p > 0.5, spacing)
+
+    def _distances(self, masks: Tensor, spacing: Sequence[float] | None) -> Tensor:
+        if not self.space:
+            return torch.zeros_like(self.problem.logits)  # a single pixel has no boundary
+        double = self.problem.logits.dtype == torch.float64
+        return signed_distances(masks, self.masks[1], spacing, double=double).to(self.problem.logits.device)
 
     def of_images(self, values: Tensor) -> Tensor:
         """Multiplies values of images by the weights of the images."""

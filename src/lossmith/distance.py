@@ -87,7 +87,9 @@ def signed_distance_map(
     return maps if batched else maps[0]
 
 
-def signed_distances(mask: Tensor, valid: Tensor | None = None, spacing: Sequence[float] | None = None) -> Tensor:
+def signed_distances(
+    mask: Tensor, valid: Tensor | None = None, spacing: Sequence[float] | None = None, *, double: bool = False
+) -> Tensor:
     """The signed distance map of every mask, for masks that overlap or that a model has predicted.
 
     Works under `torch.compile` and `torch.vmap`. Has no gradient, as masks have none.
@@ -96,9 +98,10 @@ def signed_distances(mask: Tensor, valid: Tensor | None = None, spacing: Sequenc
         mask: bool, (N, C, *S) with one to three axes S.
         valid: bool, (N, C, *S) or (N, 1, *S): which pixels count. None: all.
         spacing: see `signed_distance_map`.
+        double: in float64, by scipy.
 
     Returns:
-        float32, (N, C, *S), on the device of `mask`.
+        float32 or float64, (N, C, *S), on the device of `mask`.
 
     Raises:
         TypeError: masks that are not bool.
@@ -121,7 +124,7 @@ def signed_distances(mask: Tensor, valid: Tensor | None = None, spacing: Sequenc
             f"got {tuple(valid.shape)}"
         )
     valid = mask.new_ones((n, 1, *space)) if valid is None else valid
-    maps: Tensor = _opaque(mask, valid, list(_checked_spacing(who, spacing, len(space))))
+    maps: Tensor = _opaque(mask, valid, list(_checked_spacing(who, spacing, len(space))), double)
     return maps
 
 
@@ -135,36 +138,40 @@ def zero_ring(distance: Tensor, spacing: Sequence[float] | None = None) -> Tenso
     tensor([ 2.,  1.,  0., -1.])
     """
     h = 1.0 if spacing is None else min(spacing)
-    return torch.where(distance < 0, (distance + h).clamp(max=0.0), distance)
+    return distance - distance.clamp(-h, 0.0)
 
 
 # One operator to torch: compilers do not look inside.
 @torch.library.custom_op(
-    "lossmith::signed_distances", mutates_args=(), schema="(Tensor mask, Tensor valid, float[] spacing) -> Tensor"
+    "lossmith::signed_distances",
+    mutates_args=(),
+    schema="(Tensor mask, Tensor valid, float[] spacing, bool double) -> Tensor",
 )
-def _opaque(mask: Tensor, valid: Tensor, spacing: list[float]) -> Tensor:
-    maps = _signed(mask.cpu().numpy(), valid.cpu().numpy(), tuple(spacing))
+def _opaque(mask: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor:
+    maps = _signed(mask.cpu().numpy(), valid.cpu().numpy(), tuple(spacing), double)
     return torch.from_numpy(maps).to(mask.device)
 
 
 @_opaque.register_fake
-def _(mask: Tensor, valid: Tensor, spacing: list[float]) -> Tensor:
-    return mask.new_empty(mask.shape, dtype=torch.float32)
+def _(mask: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor:
+    return mask.new_empty(mask.shape, dtype=torch.float64 if double else torch.float32)
 
 
 @_opaque.register_vmap
-def _(info: Any, axes: tuple[int | None, ...], mask: Tensor, valid: Tensor, spacing: list[float]) -> tuple[Tensor, int]:
+def _(
+    info: Any, axes: tuple[int | None, ...], mask: Tensor, valid: Tensor, spacing: list[float], double: bool
+) -> tuple[Tensor, int]:
     masks, valids = (
         x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
         for x, axis in zip((mask, valid), axes, strict=False)
     )
-    maps: Tensor = _opaque(masks.flatten(0, 1), valids.flatten(0, 1), spacing)
+    maps: Tensor = _opaque(masks.flatten(0, 1), valids.flatten(0, 1), spacing, double)
     return maps.reshape(masks.shape), 0
 
 
-def _signed(mask: Array, valid: Array, spacing: tuple[float, ...]) -> Array:
-    distance_to = _transform()
-    maps = np.zeros(mask.shape, np.float32)
+def _signed(mask: Array, valid: Array, spacing: tuple[float, ...], double: bool = False) -> Array:
+    distance_to = _transform(double)
+    maps = np.zeros(mask.shape, np.float64 if double else np.float32)
     valid = np.broadcast_to(valid, mask.shape)
     for one in np.ndindex(mask.shape[:2]):
         inside, outside = mask[one] & valid[one], ~mask[one] & valid[one]
@@ -173,14 +180,14 @@ def _signed(mask: Array, valid: Array, spacing: tuple[float, ...]) -> Array:
     return maps
 
 
-def _transform() -> Callable[[Array, tuple[float, ...]], Array]:
+def _transform(double: bool = False) -> Callable[[Array, tuple[float, ...]], Array]:
     """The distance of every pixel to the nearest of some points, by the faster of the packages that are installed."""
+    if double:
+        return _by_scipy  # edt knows float32 only
     try:
         from edt import edt  # type: ignore[import-not-found]
     except ImportError:
-        from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
-
-        return lambda points, spacing: distance_transform_edt(~points, sampling=spacing)
+        return _by_scipy
 
     def transform(points: Array, spacing: tuple[float, ...]) -> Array:
         # edt adds up steps along the last axis in float32. Steps of 1 add up exactly, steps of 0.1 lose digits.
@@ -195,6 +202,13 @@ def _transform() -> Callable[[Array, tuple[float, ...]], Array]:
         return away * unit
 
     return transform
+
+
+def _by_scipy(points: Array, spacing: tuple[float, ...]) -> Array:
+    from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
+
+    away: Array = distance_transform_edt(~points, sampling=spacing)
+    return away
 
 
 def _checked_spacing(who: str, spacing: Sequence[float] | None, axes: int) -> tuple[float, ...]:

@@ -306,8 +306,9 @@ class ClassLoss(Dense):
     include_background: bool = True
     absent: Literal["smooth", "skip"] = "smooth"
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        """(G, K), one for each class in `kept`; or (G,)."""
+    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
+        """(G, K), one for each class in `kept`; or (G,). A second tensor (G, K) says which classes enter the mean, if
+        that is not for `absent` to say."""
         raise NotImplementedError
 
     def present(self, batch: Batch) -> Tensor:
@@ -332,7 +333,9 @@ class ClassLoss(Dense):
     def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
         kept = self._included(batch)
-        losses = self.class_losses(batch, kept)
+        losses, counted = self.class_losses(batch, kept), None
+        if isinstance(losses, tuple):
+            losses, counted = losses
         n, t = (_by_group(x, self.per_image) for x in (batch.stats.n, batch.stats.t))
         groups = (n != 0).any(1).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
         shares = torch.ones_like(t[:, kept]).to(losses)
@@ -342,10 +345,12 @@ class ClassLoss(Dense):
         if batch.annotated is not None:
             shares = shares * (_by_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
         if self.absent == "skip":
-            shares = shares * self.present(batch)[:, kept]
+            counted = self.present(batch)[:, kept]
+        if counted is not None:
+            shares = shares * counted
         if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
             shares = torch.cat([(n != t).to(losses) if self.absent == "skip" else torch.ones_like(shares), shares], 1)
-        losses = losses if losses.ndim == 1 or self.absent != "skip" else losses * (shares != 0)
+        losses = losses if losses.ndim == 1 or counted is None else losses * (shares != 0)
         return losses, shares, groups if self.per_image is False else batch.of_images(groups)
 
     def _included(self, batch: Batch) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,19 +17,14 @@ from .settings import Classes, Fraction, NonNegative
 
 
 class Recipe(ClassLoss):
-    """A named sum. A member's `formula` says of what; the shared settings reach every term that has them.
-
-    Raises:
-        ValueError: for reduction="none", since a sum is one number.
-    """
+    """A named sum. A member's `formula` says of what; the shared settings reach every term that has them."""
 
     family = "sum"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes
+    reduction: Literal["mean", "sum"] = "mean"  # a sum is one number
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
-        if self.reduction == "none":
-            raise ValueError(f"{type(self).__name__}: a sum is one number and has no reduction='none'")
         self.sum = self.formula()
 
     def formula(self) -> Loss:

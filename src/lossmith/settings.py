@@ -29,26 +29,70 @@ class Interval:
 
     low: float
     high: float
-    odd: bool = False
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and (not self.odd or value % 2 == 1)
+    def __contains__(self, value: Any) -> bool:
+        return bool(self.low <= value <= self.high)
 
     def __str__(self) -> str:
-        bounds = f">= {self.low:g}" if self.high == math.inf else f"in [{self.low:g}, {self.high:g}]"
-        return "odd and " * self.odd + bounds
+        return f"a number >= {self.low:g}" if self.high == math.inf else f"a number in [{self.low:g}, {self.high:g}]"
+
+
+@dataclass(frozen=True)
+class OddSize:
+    """The sizes of a window that has a middle."""
+
+    def __contains__(self, value: Any) -> bool:
+        return bool(value >= 1 and value % 2 == 1)
+
+    def __str__(self) -> str:
+        return "an odd number >= 1"
+
+
+@dataclass(frozen=True)
+class PerAxis:
+    """A positive number for each spatial axis; how many axes there are, the call tells."""
+
+    def __contains__(self, value: Any) -> bool:
+        return all(0 < step < math.inf for step in value)
+
+    def __str__(self) -> str:
+        return "positive numbers, one per spatial axis"
+
+
+@dataclass(frozen=True)
+class Square:
+    """A matrix over pairs of classes; how many classes there are, the call tells."""
+
+    def __contains__(self, value: Any) -> bool:
+        shape = torch.as_tensor(value).shape
+        return len(shape) == 2 and shape[0] == shape[1]
+
+    def __str__(self) -> str:
+        return "a square matrix, (C, C)"
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """A lower and an upper bound of something positive."""
+
+    def __contains__(self, value: Any) -> bool:
+        return len(value) == 2 and bool(0 < value[0] <= value[1] < math.inf)
+
+    def __str__(self) -> str:
+        return "two numbers, 0 < low <= high"
 
 
 NonNegative = Annotated[float, Interval(0.0, math.inf)]
 Fraction = Annotated[float, Interval(0.0, 1.0)]
 Percent = Annotated[float, Interval(0.0, 100.0)]
 Count = Annotated[int, Interval(0, math.inf)]
-Window = Annotated[int, Interval(1, math.inf, odd=True)]
 Levels = Annotated[int, Interval(1, 2**20)]  # float32 tells that many apart
 AboveOne = Annotated[float, Interval(1.0 + 1e-6, math.inf)]
-Bounds = tuple[float, float]
-Spacing = tuple[float, ...]
 Classes = tuple[int, ...]
+Bounds = Annotated[tuple[float, float], Ordered()]
+Window = Annotated[int, OddSize()]
+Spacing = Annotated[tuple[float, ...], PerAxis()]
+ClassPairs = Annotated[Tensor, Square()]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -63,7 +107,7 @@ def _problem(value: Any, hint: Any) -> str | None:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         wrong = _problem(value, args[0])
-        return wrong or (None if value in args[1] else f"a number {args[1]}")
+        return wrong or (None if value in args[1] else str(args[1]))
     if origin in (typing.Union, types.UnionType):
         wrongs = [_problem(value, option) for option in args]
         return None if None in wrongs else " or ".join(dict.fromkeys(w for w in wrongs if w))
@@ -71,11 +115,7 @@ def _problem(value: Any, hint: Any) -> str | None:
         return None if value in args else f"one of {', '.join(map(repr, args))}"
     if origin is tuple:
         fits = isinstance(value, list | tuple) and all(_problem(v, args[0]) is None for v in value)
-        number = len(args) if args[-1] is not Ellipsis else None
-        if hint == Bounds:
-            return None if fits and len(value) == 2 and 0 < value[0] <= value[1] else "two numbers, 0 < low <= high"
-        kind = "integers" if args[0] is int else "numbers"
-        return None if fits and len(value) > 0 and number in (None, len(value)) else f"a list of {kind}"
+        return None if fits and len(value) > 0 else f"a list of {'integers' if args[0] is int else 'numbers'}"
     if hint is Tensor:
         listed = isinstance(value, Tensor | np.ndarray | list | tuple)
         return None if listed and _numeric(value) else "a list of finite numbers >= 0"
@@ -90,6 +130,10 @@ def _problem(value: Any, hint: Any) -> str | None:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool) and _numeric(value, -math.inf)
         return None if real else "a finite number"
     return None if isinstance(value, hint) else f"a {hint.__name__}"
+
+
+def _takes_tensor(hint: Any) -> bool:
+    return hint is Tensor or any(map(_takes_tensor, get_args(hint)))
 
 
 def _kept(values: Any, device: torch.device) -> Tensor:
@@ -155,8 +199,7 @@ class Settings(nn.Module):
             wrong = _problem(value, self.hints[name])
             if wrong:
                 raise TypeError(f"{who}: {name} must be {wrong}, got {value!r}")
-            takes_tensor = Tensor in (self.hints[name], *get_args(self.hints[name]))
-            if isinstance(value, Tensor | np.ndarray | list | tuple) and takes_tensor:
+            if isinstance(value, Tensor | np.ndarray | list | tuple) and _takes_tensor(self.hints[name]):
                 tensor = torch.as_tensor(value, dtype=torch.float64).detach()
                 self._given[name] = tensor.tolist()
                 self.register_buffer(name, _kept(self._given[name], tensor.device), persistent=False)

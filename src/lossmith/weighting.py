@@ -180,7 +180,7 @@ def count_classes(data: Dataset[Any] | Iterable[Any], num_classes: int, ignore_i
         raise ValueError(f"{who}: num_classes must be at least 2 (a mask has the classes 0 and 1), got {num_classes}")
     pixels, around = np.zeros((2, num_classes), np.int64)
     images = 0
-    for labels in _images(who, data):
+    for labels in each_image(who, data):
         valid = labels != ignore_index
         kept = labels[valid]
         if kept.size and not 0 <= int(kept.min()) <= int(kept.max()) < num_classes:
@@ -196,7 +196,7 @@ def count_classes(data: Dataset[Any] | Iterable[Any], num_classes: int, ignore_i
     return ClassCounts(torch.from_numpy(pixels), images, torch.from_numpy(around))
 
 
-def _images(who: str, data: Any) -> Iterator[Array]:
+def each_image(who: str, data: Any) -> Iterator[Array]:
     """The labels of one image after the other."""
     batched = isinstance(data, DataLoader) and (data.batch_size is not None or data.batch_sampler is not None)
     # A Dataset without an iterator of its own need not end with an IndexError, as Python's would want: ask its length.

@@ -65,6 +65,7 @@ class Want(NamedTuple):
     spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
     field: bool = False  # the probabilities themselves, for losses that look at neighbours or at a map
     whole: bool = False  # the same, at ignored pixels too
+    residual: bool = False  # p − r per pixel and class
 
     def __or__(self, other: Want) -> Want:
         return Want(
@@ -75,6 +76,7 @@ class Want(NamedTuple):
             spread=self.spread or other.spread,
             field=self.field or other.field,
             whole=self.whole or other.whole,
+            residual=self.residual or other.residual,
         )
 
 
@@ -145,6 +147,8 @@ class Stats:
     every: list[Event] = field(default_factory=list)  # with `u` and `spread`: all labels of every pixel
     field: Tensor | None = None  # p, (N, C, *S), of uniform logits where the pixel is ignored, so that those are inert
     whole: Tensor | None = None  # p everywhere
+    residual: Tensor | None = None  # p − r, like `field`; exact where it is close to 0
+    valid: Tensor | None = None  # with `field` and `residual`: the valid labels, bool like u; None where all are
     weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
 
@@ -186,7 +190,7 @@ class use_engine:
 
 def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
-    from . import plain
+    from .field import add_fields
 
     if _fused(problem):
         from . import cpu
@@ -194,10 +198,7 @@ def statistics(problem: Problem) -> Stats:
         stats = cpu.statistics(problem)
     else:
         stats = plain.statistics(problem)
-    if problem.want.field:
-        stats.field = plain.probabilities(problem, everywhere=False)
-    if problem.want.whole:
-        stats.whole = plain.probabilities(problem, everywhere=True)
+    add_fields(stats, problem)
     return stats
 
 

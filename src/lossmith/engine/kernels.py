@@ -981,7 +981,7 @@ def find_slots(slots, scale, inside, errors, places, groups):  # type: ignore[no
         e = errors[i]
         x = e * scale + np.float32(1.5)
         x = x if x < bound else bound
-        places[i] = np.int32((np.float32(0.0) if e <= 0 else x)) + np.int32(half * inside[i])
+        places[i] = np.int32(np.float32(0.0) if e <= 0 else x) + np.int32(half * inside[i])
 
 
 @njit(**FAST)

@@ -48,42 +48,10 @@ def statistics(problem: Problem) -> Stats:
     return stats
 
 
-def probabilities(problem: Problem, everywhere: bool) -> Tensor:
-    """p of every class, (N, C, *S). Unless `everywhere`, ignored pixels are made uniform: no gradient reaches them."""
-    z = _floating(problem.logits)
-    if not everywhere:
-        valid = labels_and_valid(problem)[1]
-        z = z.masked_fill(~(valid.unsqueeze(1) if valid.ndim < z.ndim else valid), 0.0)
-    return z.softmax(1) if problem.task == "multiclass" else z.sigmoid()
-
-
-def labels_and_valid(problem: Problem) -> tuple[Tensor, Tensor]:
-    """Hard labels and which of them count: (N, *S) under a softmax, (N, C, *S) of no and yes under a sigmoid.
-
-    A soft target becomes its likeliest class, or a yes from one half on. Ignored pixels get label 0.
-    """
-    target, task = problem.target, problem.task
-    target = target if target.is_floating_point() else target.long()
-    valid = target != problem.ignore_index
-    if task == "multiclass" and not problem.hard:
-        valid, target = valid.all(1), target.argmax(1)
-    if problem.sample is not None:
-        valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
-    if task != "multiclass" and problem.hard:
-        classes = torch.arange(problem.logits.shape[1], device=target.device).reshape(-1, *[1] * (target.ndim - 1))
-        target, valid = (target.unsqueeze(1) == classes).long(), valid.unsqueeze(1).expand(problem.logits.shape)
-    elif task != "multiclass":
-        target = (target >= 0.5).long()
-    if problem.weight is not None:
-        weighted = problem.weight != 0
-        valid = valid & (weighted.unsqueeze(1) if valid.ndim > weighted.ndim else weighted)
-    return target.masked_fill(~valid, 0), valid
-
-
 def _softmax(problem: Problem) -> Stats:
     """One label a pixel."""
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
-    z = _floating(z) if want.spread else z  # two gradients add up below: not in half precision
+    z = floating(z) if want.spread else z  # two gradients add up below: not in half precision
     labels, weight, span = validated(problem, problem.target.long(), c - 1)
     t = _by_label(torch.ones_like(labels[:1, :1]).expand_as(labels) if weight is None else weight, labels, c)
     stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, target_range=span)
@@ -96,7 +64,7 @@ def _softmax(problem: Problem) -> Stats:
         stats.weight = torch.ones_like(u.detach()) if weight is None else weight
         stats.events = [Event(u, labels, None)]
     if want.spread:
-        z = _cleared(_floating(z), weight)
+        z = _cleared(floating(z), weight)
         _add_spread(stats, _surprise(z, z, z.softmax(1)), weight)
     return stats
 
@@ -157,7 +125,7 @@ def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...
     """The logits in floating point, p of the label, the p of the other classes with 0 for the label, their sum 1 − p,
     and where the label's stand in memory: to walk a flat index is several times faster than to gather and scatter.
     """
-    z = _cleared(_floating(z), weight)
+    z = _cleared(floating(z), weight)
     n, c, s = z.shape
     at = torch.add(torch.arange(s, device=z.device), labels, alpha=s)
     if n > 1:
@@ -248,7 +216,7 @@ def _times(weight: Tensor | None, x: Tensor) -> Tensor:
 
 def _soft_softmax(problem: Problem) -> Stats:
     """A distribution over the classes at each pixel: every class is a possible label."""
-    want, z = problem.want, _floating(problem.logits)
+    want, z = problem.want, floating(problem.logits)
     target, weight, span = validated(problem, _like(problem.target, z), 1)
     z = _cleared(z, weight)
     p = z.softmax(1)
@@ -273,7 +241,7 @@ def _soft_softmax(problem: Problem) -> Stats:
 
 def _sigmoid(problem: Problem) -> Stats:
     """A yes or no in every channel."""
-    want, z = problem.want, _floating(problem.logits)
+    want, z = problem.want, floating(problem.logits)
     if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
         labels, weight, span = validated(problem, problem.target.long(), z.shape[1])
         target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
@@ -380,7 +348,8 @@ def _computed(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def _floating(x: Tensor) -> Tensor:
+def floating(x: Tensor) -> Tensor:
+    """float32, or float64 where it is given: nothing is computed in half precision."""
     return x.to(_computed(x))
 
 
