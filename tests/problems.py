@@ -15,7 +15,7 @@ from torch import Tensor
 import lossmith as ls
 from lossmith.loss import Dense
 from lossmith.names import SHARED
-from lossmith.settings import Bounds, Classes, Levels, Spacing
+from lossmith.settings import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, Spacing
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
@@ -31,6 +31,11 @@ class Problem:
     target: Tensor
     settings: dict[str, Any] = field(default_factory=dict)
     call: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def axes(self) -> int:
+        """How many of them run over pixels."""
+        return self.logits.ndim - 2
 
 
 def logits_of(*shape: int, seed: int = 0, scale: float = 2.0) -> Tensor:
@@ -108,24 +113,36 @@ def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
     ]
     if problem.task != "binary":
         some.append({"classes": (1, 0)})
-    return [s for s in some if s.keys() <= cls.fields.keys()]
+    reductions = get_args(cls.hints["reduction"])
+    return [s for s in some if s.keys() <= cls.fields.keys() and s.get("reduction", "mean") in reductions]
 
 
-def nudges(cls: type[Dense], task: str, n_classes: int) -> list[dict[str, Any]]:
+def nudges(cls: type[Dense], task: str, n_classes: int, axes: int = 2) -> list[dict[str, Any]]:
     """Each of the loss's own knobs away from its default, made from the knob's type."""
     some = []
     for name in cls.fields:
         if name in SHARED - {"absent"}:
             continue
-        some += [{name: value} for value in _others(cls.hints[name], cls.fields[name], task, n_classes)]
+        some += [{name: value} for value in _others(cls.hints[name], cls.fields[name], task, n_classes, axes)]
     return some
 
 
-def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
+def _others(hint: Any, default: Any, task: str, n_classes: int, axes: int) -> list[Any]:
     options = get_args(hint)
     if hint == Levels:
         return [64]
+    if hint == Spacing:
+        return [tuple(0.75 + 0.5 * axis for axis in range(axes))] if axes else []
+    if hint == ClassPairs:
+        return [pairs_of(max(n_classes, 2)).square().tolist()]
+    if hint == Bounds:
+        return [(0.5, 0.9), (0.2, 50.0)]
+    if hint == Classes:
+        return [(0,)]
+    if get_origin(hint) is Annotated and isinstance(options[1], OddSize):
+        return [v for v in (1, 3, 5) if v != default]
     if get_origin(hint) is Annotated:
+        assert isinstance(options[1], Interval)
         low, high = options[1].low, min(options[1].high, max(4.0, 2.0 * (default or 0.0)))
         guesses = [low, low + (high - low) * 0.1, low + (high - low) * 0.25, low + (high - low) * 0.375]
         guesses = [1, 2, 3, 5, 7] if options[0] is int else guesses
@@ -134,10 +151,6 @@ def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
         return [v for v in options if v != default]
     if hint is bool:
         return [not default]
-    if hint is Bounds:
-        return [(0.5, 0.9), (0.2, 50.0)]
-    if hint in (Classes, Spacing):
-        return []  # one entry per class or per axis: test_identities
     if hint is Tensor:
         return [[0.25 + 0.5 * k for k in range(n_classes)]] if task == "multiclass" else []
     if type(None) in options:  # optional: what one task takes another may not
@@ -146,15 +159,31 @@ def _others(hint: Any, default: Any, task: str, n_classes: int) -> list[Any]:
             v
             for o in options
             if o is not type(None)
-            for v in _others(o, default, task, n_classes)
+            for v in _others(o, default, task, n_classes, axes)
             if scalar or o is Tensor
         ]
     raise NotImplementedError(f"no values are known for settings of type {hint}: teach this function")
 
 
+def pairs_of(n_classes: int) -> Tensor:
+    """A price for every two classes, each another."""
+    return torch.arange(n_classes**2, dtype=torch.float64).reshape(n_classes, n_classes) / n_classes**2 + 0.25
+
+
+def needed(cls: type[Dense], logits: Tensor) -> dict[str, Any]:
+    """Settings without which the loss can be built but not called, since no default fits all numbers of classes."""
+    matrices = [k for k, hint in cls.hints.items() if ClassPairs in (hint, *get_args(hint)) and cls.fields[k] is None]
+    return {name: pairs_of(max(logits.shape[1], 2)).tolist() for name in matrices}
+
+
+def make(row: Any, logits: Tensor, **settings: Any) -> Dense:
+    """The loss, such that it can be called with these logits."""
+    return row.cls(**{**needed(row.cls, logits), **settings})
+
+
 def build(row: Any, problem: Problem, **more: Any) -> Dense:
     settings = {k: v for k, v in problem.settings.items() if k in row.cls.fields}
-    return row.cls(**{**settings, **more})
+    return make(row, problem.logits, **{**settings, **more})
 
 
 def with_rows(argument: str = "row") -> Any:

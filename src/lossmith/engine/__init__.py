@@ -190,6 +190,7 @@ class use_engine:
 
 def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
+    from . import plain
     from .field import add_fields
 
     if _fused(problem):

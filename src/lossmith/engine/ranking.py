@@ -100,7 +100,7 @@ def _errors(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor, Tensor]
     All (N, C, S), the weights perhaps (N, 1, S).
     """
     n, c, *space = problem.logits.shape
-    z = plain._floating(problem.logits).reshape(n, c, math.prod(space))
+    z = plain.floating(problem.logits).reshape(n, c, math.prod(space))
     given, classes = problem.target, torch.arange(c, device=z.device).unsqueeze(1)
     problem = replace(
         problem,
