@@ -113,8 +113,7 @@ def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
     ]
     if problem.task != "binary":
         some.append({"classes": (1, 0)})
-    reductions = get_args(cls.hints["reduction"])
-    return [s for s in some if s.keys() <= cls.fields.keys() and s.get("reduction", "mean") in reductions]
+    return allowed(some, cls)
 
 
 def nudges(cls: type[Dense], task: str, n_classes: int, axes: int = 2) -> list[dict[str, Any]]:
@@ -136,7 +135,7 @@ def _others(hint: Any, default: Any, task: str, n_classes: int, axes: int) -> li
     if hint == ClassPairs:
         return [pairs_of(max(n_classes, 2)).square().tolist()]
     if hint == Bounds:
-        return [(0.5, 0.9), (0.2, 50.0)]
+        return [(0.5, 0.9)]
     if hint == Classes:
         return [(0,)]
     if get_origin(hint) is Annotated and isinstance(options[1], OddSize):
@@ -171,9 +170,16 @@ def pairs_of(n_classes: int) -> Tensor:
 
 
 def needed(cls: type[Dense], logits: Tensor) -> dict[str, Any]:
-    """Settings without which the loss can be built but not called, since no default fits all numbers of classes."""
+    """Settings without which the loss can be built but not called with these logits: no default fits everything."""
     matrices = [k for k, hint in cls.hints.items() if ClassPairs in (hint, *get_args(hint)) and cls.fields[k] is None]
-    return {name: pairs_of(max(logits.shape[1], 2)).tolist() for name in matrices}
+    apart = {"task": "multilabel"} if logits.shape[1] > 1 and "multiclass" not in cls.tasks else {}
+    return apart | {name: pairs_of(max(logits.shape[1], 2)).tolist() for name in matrices}
+
+
+def allowed(settings: list[dict[str, Any]], cls: type[Dense]) -> list[dict[str, Any]]:
+    """Those that the loss has, with values that it takes."""
+    reductions = get_args(cls.hints["reduction"])
+    return [s for s in settings if s.keys() <= cls.fields.keys() and s.get("reduction", "mean") in reductions]
 
 
 def make(row: Any, logits: Tensor, **settings: Any) -> Dense:

@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property, reduce
+from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
 
@@ -136,6 +136,7 @@ class Batch:
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self._given_distance = _checked_distance(who, logits, distance)
         self.problem = problem
+        self._labels: tuple[Tensor, Tensor] | None = None
         self._ranked: dict[Ranking, tuple[Tensor, Tensor]] = {}
         self.stats = engine.statistics(problem)
         if want.whole and problem is not given:
@@ -232,12 +233,14 @@ class Batch:
         """Values (N, C, *S) summed over the pixels of each image, (N, C)."""
         return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2).to(self.stats.n)
 
-    @cached_property
+    @property
     def labels(self) -> tuple[Tensor, Tensor]:
         """Hard labels, 0 where ignored, and which are valid: (N, *S), or (N, C, *S) of no and yes under a sigmoid."""
-        return labels_and_valid(self.problem)
+        if self._labels is None:
+            self._labels = labels_and_valid(self.problem)
+        return self._labels
 
-    @cached_property
+    @property
     def masks(self) -> tuple[Tensor, Tensor]:
         """The pixels of each class and the valid ones, both (N, C, *S) and bool. Only what needs geometry asks."""
         labels, valid = self.labels
@@ -296,17 +299,17 @@ class Batch:
         """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""
         space = [1] * len(self.space)
         if self.softmax:
-            if price.ndim == 1:
-                return price[label]
             if isinstance(label, int):
-                return price[:, label].reshape(-1, *space)
-            return price.gather(1, label.flatten(1)).view_as(label)
+                return price[..., label].reshape(-1, *space)
+            if price.ndim == 1:
+                return price.index_select(0, label.flatten()).view_as(label)
+            return price.gather(1, label.reshape(len(label), -1)).view_as(label)
         channels = price.expand(*price.shape[:-2], self.n_classes, 2).reshape(-1, self.n_classes, *space, 2)
         if isinstance(label, int):
             return channels[..., label]
         return torch.where(label > 0, channels[..., 1], channels[..., 0])
 
-    @cached_property
+    @property
     def information(self) -> Tensor:
         """Σ w r ln r of the labels of a soft target, 0 for hard ones; a label sum."""
         if self.problem.hard or not self.problem.target.is_floating_point():

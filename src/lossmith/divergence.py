@@ -131,14 +131,9 @@ class EntropyLoss(InformationLoss):
     without: ClassVar[dict[str, str]] = {"class_weight": "it does not look at labels"}
 
     def wants(self) -> Want:
-        return Want(u=True, field=True)
+        return Want(u=True, spread=True)
 
     def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
-        p, weight = batch.field, batch.pixel_weight
-        value = _surprise(p).sum(1) if batch.softmax else _surprise(p) + _surprise(1 - p)
-        return batch.natural(value * weight), weight
-
-
-def _surprise(p: Tensor) -> Tensor:
-    """−p ln p, with a finite slope at 0."""
-    return -p * p.clamp(min=1e-30).log()
+        u = torch.stack([event.u for event in batch.every]).clamp(max=700.0)  # e^−u · u is 0 long before
+        weight = batch.pixel_weight
+        return batch.natural((torch.exp(-u) * u).sum(0) * weight), weight

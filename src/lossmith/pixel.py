@@ -84,14 +84,19 @@ class PixelLoss(Dense):
     def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
         """w ℓ and w per pixel, under the class weights `counted` and the prices of the labels."""
         pixel = self.shares(batch)
-        amount, weight = torch.zeros_like(pixel), torch.zeros_like(pixel)
+        amounts, weights = [], []
         for event in batch.events:
             share = pixel if event.chance is None else pixel * event.chance
-            share = share if counted is None else share * batch.at_labels(counted, event.label).to(share)
+            share = share if counted is None else share * batch.at_labels(counted.to(share), event.label)
             value = self.of_event(batch, event)
-            value = value if price is None else value * batch.at_labels(price, event.label).to(value)
-            amount, weight = amount + share * value, weight + share
-        return batch.natural(amount), weight
+            value = value if price is None else value * batch.at_labels(price.to(value), event.label)
+            amounts.append(share * value)
+            weights.append(share)
+        return batch.natural(_added(amounts)), _added(weights)
+
+
+def _added(values: list[Tensor]) -> Tensor:
+    return values[0] if len(values) == 1 else torch.stack(values).sum(0)
 
 
 class CrossEntropyLoss(PixelLoss):
@@ -329,7 +334,7 @@ class QuadraticLoss(PixelLoss):
     """
 
     name = "quadratic"
-    range = (0.0, 1.0)
+    range = (0.0, 0.5)
     paper = "Brier 1950; Nielsen 2015"
     half: bool = True  # type: ignore[assignment]  # nn.Module's method stays: read `settings()`
 

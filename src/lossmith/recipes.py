@@ -123,7 +123,7 @@ class ComboLoss(Recipe):
     """
 
     name = "combo"
-    range = (-1.0, math.inf)
+    range = (-0.5, math.inf)
     paper = "Taghanaki et al. 2019, arXiv 1805.02798"
     alpha: Fraction = 0.5
     beta: Fraction = 0.5

@@ -190,7 +190,6 @@ class TwoClassDiceLoss(RegionLoss):
     """
 
     name = "dice2"
-    range: ClassVar[tuple[float, float]] = (-0.5, 1.0)
     paper = "Sudre et al. 2017, arXiv 1707.03237"
     tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multilabel"})
     smooth: NonNegative = 1e-5
@@ -203,11 +202,11 @@ class TwoClassDiceLoss(RegionLoss):
         return ratio(missing, foreground) + ratio(missing, background)
 
 
-class LogCoshDiceLoss(DiceLoss):
+class LogCoshDiceLoss(RegionLoss):
     """Log-cosh Dice: Dice, quadratic near perfection. ln cosh L with L the Dice loss.
 
     Args:
-        smooth, squared: see `DiceLoss`.
+        smooth: see `DiceLoss`.
 
     Range: [0, ln cosh 1 = 0.4338]: 0 when perfect, close to the end at worst.
     Limits: as Dice; its gradient vanishes near perfection.
@@ -222,10 +221,11 @@ class LogCoshDiceLoss(DiceLoss):
     name = "logcosh_dice"
     range = (0.0, 0.4338)
     paper = "Jadon 2020, arXiv 2006.14822"
-    without: ClassVar[dict[str, str]] = {"squared": "log-cosh Dice is defined on the linear Dice"}
+    smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        return torch.log1p(2 * torch.sinh(super().formula(s) / 2) ** 2)  # ln cosh, exact near 0
+        dice = missed(s.fp + s.fn, 2 * s.tp + self.smooth)
+        return torch.log1p(2 * torch.sinh(dice / 2) ** 2)  # ln cosh, exact near 0
 
 
 class FocalTverskyLoss(TverskyLoss):

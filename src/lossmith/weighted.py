@@ -140,6 +140,7 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
     name = "boundary_ce"
     range = (0.0, math.inf)
+    paper = "our construction"
     kernel_size: Window = 3
     side: Literal["both", "inner"] = "both"
 

@@ -64,8 +64,7 @@ def _softmax(problem: Problem) -> Stats:
         stats.weight = torch.ones_like(u.detach()) if weight is None else weight
         stats.events = [Event(u, labels, None)]
     if want.spread:
-        z = _cleared(floating(z), weight)
-        _add_spread(stats, _surprise(z, z, z.softmax(1)), weight)
+        _add_spread(stats, _of_every_class(_cleared(floating(z), weight))[2], weight)
     return stats
 
 
@@ -218,25 +217,29 @@ def _soft_softmax(problem: Problem) -> Stats:
     """A distribution over the classes at each pixel: every class is a possible label."""
     want, z = problem.want, floating(problem.logits)
     target, weight, span = validated(problem, _like(problem.target, z), 1)
-    z = _cleared(z, weight)
-    p = z.softmax(1)
-    best = z.argmax(1, keepdim=True)
-    rest = p.scatter(1, best, 0.0).sum(1, keepdim=True)  # 1 − p of the likeliest class; the others' do not cancel
-    miss = (1 - p).scatter(1, best, rest)
+    p, miss, u = _of_every_class(_cleared(z, weight))
     yes = _times(weight, target)
     t = _total(yes)
     n = _total(torch.ones_like(yes[:, :1]) if weight is None else weight.unsqueeze(1)).expand_as(t)
     stats = Stats(n, t, _total(yes * target), target_range=span)
     _add_errors(stats, want, _times(weight, 1 - target), yes, p, miss)
     if want.u or want.curves:
-        near = -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
-        u = torch.where(miss < 0.5, near, _surprise(z, z, p))
-        u = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
-        stats.events = [Event(u[:, k], k, target[:, k]) for k in range(z.shape[1])]
+        possible = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
+        stats.events = [Event(possible[:, k], k, target[:, k]) for k in range(z.shape[1])]
         stats.weight = torch.ones_like(target[:, 0]) if weight is None else weight
     if want.spread:
-        _add_spread(stats, _surprise(z, z, p), weight)
+        _add_spread(stats, u, weight)
     return stats
+
+
+def _of_every_class(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """p, 1 − p and −ln p of every class, none of them by a difference that cancels."""
+    p = z.softmax(1)
+    best = z.argmax(1, keepdim=True)
+    rest = p.scatter(1, best, 0.0).sum(1, keepdim=True)  # 1 − p of the likeliest class; the others' do not cancel
+    miss = (1 - p).scatter(1, best, rest)
+    near = -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
+    return p, miss, torch.where(miss < 0.5, near, _surprise(z, z, p))
 
 
 def _sigmoid(problem: Problem) -> Stats:
