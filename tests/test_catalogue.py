@@ -69,6 +69,15 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("entropy", "perfect_and_worst_reach_the_range"): "knows no truth: any certain answer is perfect, uniform is worst",
     ("conservative", "perfect_and_worst_reach_the_range"): "is not 0 when perfect but at p = 1/a: test_identities",
     ("conservative", "tiny_errors_are_seen"): "infinitely steep at perfection, where u counts as 1e-30 at least",
+    (
+        "entropy",
+        "fused_serves_hard_targets",
+    ): "needs −ln p of every class at every pixel, which the kernels do not write",
+    **{
+        (name, "impossible_classes_have_no_gradient"): "its channels do not compete: −inf elsewhere is no certainty"
+        for name in ("dice2", "lovasz_hinge")
+    },
+    ("dice2", "perfect_and_worst_reach_the_range"): "one class against several others shares its false positives",
     ("combo", "tiny_errors_are_seen"): "is −½ near perfection",
 }
 
@@ -400,7 +409,9 @@ def test_no_two_knobs_can_be_exchanged(row, engine):
     logits, labels = logits_of(2, 3, 6, 6), labels_of(3, 2, 6, 6)
     numbers = [k for k, v in row.cls.fields.items() if isinstance(v, float) and not isinstance(v, bool)]
     for a, b in pairs(numbers):
-        one, other = make(row, logits, **{a: 0.2, b: 0.9}), make(row, logits, **{a: 0.9, b: 0.2})
+        fit = [get_args(row.cls.hints[knob])[1] for knob in (a, b)]
+        x, y = next((x, y) for x, y in [(0.2, 0.9), (1.2, 1.9)] if all(x in span and y in span for span in fit))
+        one, other = make(row, logits, **{a: x, b: y}), make(row, logits, **{a: y, b: x})
         assert one(logits, labels.clamp(max=2)) != other(logits, labels.clamp(max=2)), (a, b)
 
 
@@ -414,8 +425,7 @@ def test_shared_settings_change_the_value(row, engine):
         "reduction": "sum",
         "per_image": not row.cls.fields.get("per_image", True),
         "classes": [1, 2],
-        "include_background": False,
-        **({"task": "multilabel"} if "multiclass" in row.cls.tasks else {}),
+        **({"task": "multilabel", "include_background": False} if "multiclass" in row.cls.tasks else {}),
     }
     for name, value in changes.items():
         if name in row.cls.fields:
@@ -634,6 +644,8 @@ def test_vmap_of_grad(row, problem):
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does it to itself
 def test_compile_without_graph_breaks(row, name):
     p = problem(name)
+    if p.task not in row.cls.tasks:
+        pytest.skip(f"{row.name} is not defined for {p.task} targets: test_errors")
     loss = build(row, p)
     torch._dynamo.reset()
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")

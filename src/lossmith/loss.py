@@ -350,6 +350,7 @@ class ClassLoss(Dense):
             shares = shares * counted
         if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
             shares = torch.cat([(n != t).to(losses) if self.absent == "skip" else torch.ones_like(shares), shares], 1)
+            shares = shares if prices is None else shares * prices.to(shares)
         losses = losses if losses.ndim == 1 or counted is None else losses * (shares != 0)
         return losses, shares, groups if self.per_image is False else batch.of_images(groups)
 

@@ -227,11 +227,17 @@ class WeightedCrossEntropyLoss(PixelLoss):
         return Curve(0.0)
 
     def wants(self) -> Want:
-        return super().wants() | Want(errors=self.weight_from == "prediction")
+        predicted = self.weight_from == "prediction"
+        return super().wants() | Want(errors=predicted and self.by_label, field=predicted and not self.by_label)
 
     def price(self, batch: Batch) -> Tensor:
         s = batch.stats
-        size = s.t if s.fp is None or s.fn is None or self.weight_from == "target" else s.t - s.fn + s.fp
+        if self.weight_from == "target":
+            size = s.t
+        elif s.fp is not None and s.fn is not None:
+            size = s.t - s.fn + s.fp
+        else:
+            size = batch.over_pixels(batch.field if batch.mass is None else batch.field * batch.mass)
         rest = (s.n - size).detach()
         size = size.detach()
         w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)

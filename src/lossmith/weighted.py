@@ -160,7 +160,7 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
 def window_max(x: Tensor, size: int) -> Tensor:
     """The largest value in a window around each pixel of (M, K, *S), axis by axis; the border is no pixel."""
-    for axis in range(2, x.ndim):
+    for axis in range(2, x.ndim if x.numel() else 2):
         shape = x.shape
         rows = x.movedim(axis, -1)
         pooled = F.max_pool1d(rows.reshape(1, -1, shape[axis]), size, stride=1, padding=size // 2)
@@ -213,9 +213,8 @@ class DistanceMapPenaltyLoss(PixelLoss):
         distance, (labels, valid) = batch.distance(self.spacing), batch.labels
         if batch.softmax:
             distance = distance.gather(1, labels.unsqueeze(1)).squeeze(1)
-        n, sides = len(labels), batch.n_labels
-        d = torch.where(valid, distance.abs(), 0.0).reshape(n, -1 if batch.softmax else batch.n_classes, *batch.space)
-        d = d.reshape(n * (1 if batch.softmax else batch.n_classes), -1)
+        sides, maps = batch.n_labels, len(labels) * (1 if batch.softmax else batch.n_classes)
+        d = torch.where(valid, distance.abs(), 0.0).reshape(maps, math.prod(batch.space))
         side = labels.reshape(d.shape)
         deepest = d.new_zeros(len(d), sides).scatter_reduce(1, side, d, "amax")
         shallowest = d.new_full((len(d), sides), math.inf)
