@@ -103,7 +103,7 @@ class LovaszHingeLoss(SortedLoss):
     range = (0.0, float("inf"))
     paper = "Yu & Blaschko 2015, arXiv 1512.07797; Berman et al. 2018, arXiv 1705.08790"
     hinge = True
-    absent: Literal["keep", "skip"] = "keep"  # type: ignore[assignment]
+    absent: Literal["keep", "skip"] = "keep"
 
     def ranked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if batch.softmax:
