@@ -64,7 +64,7 @@ def weigh(histogram: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     broken = histogram[..., -1].sum(2) != 0
     losses = torch.where(broken, torch.nan, span * (share * level).sum(-1))
     table = torch.stack([of_background, of_foreground], 2).flip(-1)
-    return losses, F.pad(table[..., 1:], (1, 0))  # an error of 0 has no gradient
+    return losses, F.pad(F.pad(table[..., 1:-1], (1, 0)), (0, 1), value=torch.nan)  # an error of 0 has no gradient
 
 
 def scale_of(span: Tensor, bins: int) -> Tensor:
@@ -86,7 +86,7 @@ def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
         order = known.argsort(dim=-1, descending=True, stable=True)
         parts = [x.gather(-1, order) for x in (foreground, weight - foreground)]
         charge = sum(part * price for part, price in zip(parts, jaccard(*parts), strict=True))
-        charge = torch.zeros_like(weight).scatter(-1, order, charge)
+        charge = torch.zeros_like(weight).scatter(-1, order, charge).masked_fill(known.isnan(), torch.nan)
         return (charge * errors).sum(-1), foreground.sum(-1)
     span = known.nan_to_num(0.0).amax(-1) if ranking.hinge else torch.ones_like(known[..., 0])
     slot = known * scale_of(span, ranking.bins).unsqueeze(-1) + 1.5

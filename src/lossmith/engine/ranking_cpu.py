@@ -42,7 +42,7 @@ def _factor(problem: Problem, how: Ranking) -> Tensor | None:
         return factor
     pixels = problem.logits.shape[2:].numel() * len(factor)
     _, exponent = torch.frexp(largest)
-    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=100))
+    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=126))
 
 
 class _Ranked(torch.autograd.Function):
