@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .batch import Batch
-from .engine import Ranking, Want
+from .engine import Ranking, Task, Want
 from .loss import ClassLoss
 from .settings import Levels
 
@@ -102,13 +102,6 @@ class LovaszHingeLoss(SortedLoss):
     name = "lovasz_hinge"
     range = (0.0, float("inf"))
     paper = "Yu & Blaschko 2015, arXiv 1512.07797; Berman et al. 2018, arXiv 1705.08790"
+    tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multilabel"})
     hinge = True
-    absent: Literal["keep", "skip"] = "keep"  # type: ignore[assignment]
-
-    def ranked(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if batch.softmax:
-            raise ValueError(
-                f"{batch.who}: the Lovász hinge needs a margin for each class alone, and C = {batch.n_classes} classes "
-                "compete here; use one channel, task='multilabel', or LovaszSoftmaxLoss"
-            )
-        return super().ranked(batch)
+    absent: Literal["keep", "skip"] = "keep"

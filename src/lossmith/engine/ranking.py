@@ -1,12 +1,13 @@
 """Errors in order: the Lovász extension of the Jaccard loss, for both engines.
 
-A set S of mispredicted pixels costs Δ(S) = |S| / |foreground ∪ S|. With the errors from the largest on and S_i the first
-i of them, the loss is Σ e_i g_i, g_i = Δ(S_i) − Δ(S_{i−1}); a pixel of weight w counts w times. The g are known once the
-order is, so a gradient sees them as constants.
+A set S of mispredicted pixels costs Δ(S) = |S| / |foreground ∪ S|. With the errors from the largest on and S_i the
+first i of them, the loss is Σ e_i g_i, g_i = Δ(S_i) − Δ(S_{i−1}); a pixel of weight w counts w times. The g are known
+once the order is, so a gradient sees them as constants.
 
-Sorting takes time n log n and memory. Errors rounded to `bins` + 1 levels need no sorting: the weights of foreground and
-background on each level decide everything. The rounding moves no error, and therefore not the loss, by more than half a
-bin. That histogram is what an engine makes; `jaccard`, the same for a level and for a single pixel, is the mathematics.
+Sorting takes time n log n and memory. Errors rounded to `bins` + 1 levels need no sorting: the weights of foreground
+and background on each level decide everything. The rounding moves no error, and therefore not the loss, by more than
+half a bin. Such a histogram is what an engine makes; `jaccard`, the same for a level and for a single pixel, is the
+mathematics.
 """
 
 from __future__ import annotations
@@ -38,13 +39,16 @@ def jaccard(foreground: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     foreground, it adds Δ(F+f, B+b) − Δ(F, B) = f · ½ (1/(n+B) + 1/(n+B+b)) + b · (n−F−f/2) / ((n+B) (n+B+b)): the mean
     of the orders "foreground first" and "background first". Without foreground the largest error pays all.
     """
-    total = foreground.sum(-1, keepdim=True)
-    before, union = _before(foreground), total + _before(background)
+    total, ahead = foreground.sum(-1, keepdim=True), _before(background)
+    union = torch.where(total == 0, 1.0, total) + ahead
     after = union + background
-    union, after = torch.where(union == 0, 1.0, union), torch.where(after == 0, 1.0, after)
-    of_background = (total - before - foreground / 2) / (union * after)
-    alone = (_before(background) == 0) / torch.where(background == 0, 1.0, background)
-    return (1 / union + 1 / after) / 2, torch.where(total == 0, alone, of_background)
+    product = union * after
+    of_foreground = (union + after) / (2 * product)
+    of_background = (total - (_before(foreground) + foreground / 2)) / product
+    if not plain.can_look(total) or bool((total == 0).any()):
+        alone = (ahead == 0) / torch.where(background == 0, 1.0, background)
+        of_background = torch.where(total == 0, alone, of_background)
+    return of_foreground, of_background
 
 
 def weigh(histogram: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +64,7 @@ def weigh(histogram: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     broken = histogram[..., -1].sum(2) != 0
     losses = torch.where(broken, torch.nan, span * (share * level).sum(-1))
     table = torch.stack([of_background, of_foreground], 2).flip(-1)
-    return losses, F.pad(table[..., 1:], (1, 0))  # an error of 0 has no gradient
+    return losses, F.pad(F.pad(table[..., 1:-1], (1, 0)), (0, 1), value=torch.nan)  # an error of 0 has no gradient
 
 
 def scale_of(span: Tensor, bins: int) -> Tensor:
@@ -82,14 +86,15 @@ def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
         order = known.argsort(dim=-1, descending=True, stable=True)
         parts = [x.gather(-1, order) for x in (foreground, weight - foreground)]
         charge = sum(part * price for part, price in zip(parts, jaccard(*parts), strict=True))
-        charge = torch.zeros_like(weight).scatter(-1, order, charge)
+        charge = torch.zeros_like(weight).scatter(-1, order, charge).masked_fill(known.isnan(), torch.nan)
         return (charge * errors).sum(-1), foreground.sum(-1)
     span = known.nan_to_num(0.0).amax(-1) if ranking.hinge else torch.ones_like(known[..., 0])
     slot = known * scale_of(span, ranking.bins).unsqueeze(-1) + 1.5
     slot = torch.where(slot < ranking.bins + 2, slot, ranking.bins + 2).masked_fill(known <= 0, 0.0)  # NaN is not below
     slot = slot.long() + (ranking.bins + EXTRA) * inside
     histogram = torch.zeros(*slot.shape[:2], 2 * (ranking.bins + EXTRA), dtype=weight.dtype, device=weight.device)
-    losses, table = weigh(histogram.scatter_add(-1, slot, weight).unflatten(-1, (2, -1)), plain._wide(span))
+    histogram = histogram.scatter_add(-1, slot, weight).view(*slot.shape[:2], 2, ranking.bins + EXTRA)
+    losses, table = weigh(histogram, plain._wide(span))
     value = (weight * table.flatten(2).gather(-1, slot) * errors).sum(-1)
     return losses + (value - value.detach()), foreground.sum(-1)
 

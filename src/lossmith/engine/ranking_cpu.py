@@ -42,7 +42,7 @@ def _factor(problem: Problem, how: Ranking) -> Tensor | None:
         return factor
     pixels = problem.logits.shape[2:].numel() * len(factor)
     _, exponent = torch.frexp(largest)
-    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=100))
+    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=126))
 
 
 class _Ranked(torch.autograd.Function):
@@ -98,8 +98,8 @@ class _RankingJob(_Job):
 
         self.counts = []
         self._rank(k.softmax_histogram if self.hard_softmax else k.sigmoid_histogram, span)
-        counts = torch.from_numpy(sum(self.counts))
-        return counts.double().unflatten(2, (2, self.slots))
+        counts: Tensor = torch.from_numpy(sum(self.counts)).double()
+        return counts.view(self.groups, -1, 2, self.slots)
 
     def gradient(self, table: Tensor, span: Tensor) -> Tensor:
         from . import kernels as k
