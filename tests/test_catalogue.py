@@ -40,9 +40,9 @@ from problems import (
 )
 from reference import REFERENCES
 
-WHERE = "looks at where a pixel is"
-UNSUPERVISED = "reads no labels: the target may say what it likes, and ignored pixels count"
-PAIRS = "has a price for every two classes, which would have to be renamed with them"
+WHERE = "it looks at where a pixel is"
+UNSUPERVISED = "it reads no labels and sees every pixel, ignored or not"
+PAIRS = "it has a price for every two classes, which would have to follow them"
 EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     **{
         (name, "pixel_order_does_not_matter"): WHERE
@@ -79,6 +79,21 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     },
     ("dice2", "perfect_and_worst_reach_the_range"): "one class against several others shares its false positives",
     ("combo", "tiny_errors_are_seen"): "is −½ near perfection",
+    ("boundary", "perfect_and_worst_reach_the_range"): "perfect is below 0, and how far depends on the image",
+    ("hausdorff", "perfect_and_worst_reach_the_range"): "its worst grows with the image, not with the logits",
+    ("active_contour", "perfect_and_worst_reach_the_range"): "perfect is the length of the contour, not 0",
+    ("active_contour", "tiny_errors_are_seen"): "perfect is the length of the contour: near it the loss is not small",
+    ("active_contour", "half_precision_is_rounding"): "where p is flat, ∂p / √ε shows the rounding of p to float32",
+    ("boundary_f1", "perfect_and_worst_reach_the_range"): "wrong labels have their boundaries where the right ones do",
+    ("boundary_f1", "tiny_errors_are_seen"): "a soft boundary is a difference of two probabilities near 1",
+    ("nonadjacency", "class_names_do_not_matter"): PAIRS,
+    ("nonadjacency", "impossible_classes_have_no_gradient"): PAIRS,
+    ("nonadjacency", "ignoring_is_deleting"): UNSUPERVISED,
+    ("nonadjacency", "ignored_pixels_are_inert"): UNSUPERVISED,
+    ("nonadjacency", "weight_0_is_ignoring"): UNSUPERVISED + "; weights of images are in test_spatial.py",
+    ("nonadjacency", "perfect_and_worst_reach_the_range"): UNSUPERVISED,
+    ("nonadjacency", "degenerate_inputs_are_finite"): UNSUPERVISED + "; finite it is, in test_spatial.py",
+    ("nonadjacency", "tiny_errors_are_seen"): UNSUPERVISED,
 }
 
 by_row = with_rows()
