@@ -89,6 +89,21 @@ def form_run(loss: str, form: str) -> Run:
     return Run(loss, SCRIPT.get(loss, 0) if form == "published" else 0)
 
 
+def ablation_runs() -> list[Run]:
+    """Of each loss that the script bends in more than one way: true, one deviation alone, all but one, all."""
+    runs = []
+    for loss in ("giou", "diou", "ciou"):
+        bits = deviations_of(loss)
+        runs += [Run(loss), *(Run(loss, bit) for bit in bits)]
+        runs += [*(Run(loss, SCRIPT[loss] & ~bit) for bit in bits), Run(loss, SCRIPT[loss])]
+    return list(dict.fromkeys(runs))
+
+
+def deviations_of(loss: str) -> list[int]:
+    """The script's deviations for a loss, one bit each."""
+    return [1 << i for i in range(SCRIPT[loss].bit_length()) if SCRIPT[loss] >> i & 1]
+
+
 def draw_points(points: int, seed: int) -> Array:
     """Anchor points (points, 2), uniform in the disc."""
     random = np.random.default_rng(seed)
@@ -129,6 +144,11 @@ def simulate(points: Array, runs: list[Run], watch: Callable[[int], None]) -> tu
         pool.shutdown(cancel_futures=True)
     courses = {run: _join([chunk[i] for chunk in finished]) for i, run in enumerate(runs) if finished}
     return courses, stopped
+
+
+def totals(courses: dict[Run, Course], form: str) -> dict[str, list[float]]:
+    """The scaled totals of every loss in a form, 200 numbers each."""
+    return {loss: courses[form_run(loss, form)].scaled().tolist() for loss in LOSSES}
 
 
 def disjoint_share(points: Array) -> float:
