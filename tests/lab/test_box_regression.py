@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 
 from lossmith.cli import main
+from lossmith.lab import box_page
 from lossmith.lab import box_regression as br
+from lossmith.lab.box_page import FIGURE
 
-# Read off the curves of the paper's figure, in millions.
-FIGURE = {
-    "iou": {1: 6.64, 30: 6.13, 160: 5.98, 200: 5.91},
-    "giou": {1: 6.42, 30: 3.99, 160: 1.87, 200: 1.51},
-    "diou": {1: 6.37, 30: 1.20, 160: 0.40, 200: 0.0},
-    "ciou": {1: 6.32, 30: 0.77, 160: 0.40, 200: 0.0},
-}
 PIXEL = 0.015  # four pixels of the figure, whose lines are ten wide
 
 
@@ -158,7 +153,7 @@ def test_one_case_step_by_step() -> None:
 
 
 def test_the_published_form_gives_the_published_figure() -> None:
-    """Within three standard errors of two samples: ours, and the paper's 5000 points."""
+    """Within three standard errors of two samples, ours and the paper's 5000 points, of what its curves show."""
     points = br.draw_points(600, 0)
     runs = [br.form_run(loss, "published") for loss in FIGURE]
     courses, _ = br.simulate(points, runs, lambda cases: None)
@@ -181,3 +176,131 @@ def test_disjoint_share() -> None:
                     )[-1]
                     count += iou == 0
     assert br.disjoint_share(points) == count / (30 * 343)
+
+
+def command(*words: str) -> list[str]:
+    return ["lab", "box-regression", "--points", "30", *words]
+
+
+def body(page: Path) -> str:
+    """The page without the plotly script."""
+    return re.sub(r"<script>.*?</script>", "", page.read_text(encoding="utf-8"), count=1, flags=re.S)
+
+
+def test_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.html"
+    assert main(command("--out", str(page))) == 0
+    assert capsys.readouterr().out == f"{page}\n"
+    text = body(page)
+    assert "http" not in text
+    assert not re.search(r"<link|<img|<iframe|@import|url\(|src=", text)  # needs nothing else
+    assert page.stat().st_size > 3_000_000  # plotly is inside
+    assert text.count("Plotly.newPlot(") == 3
+    for words in ("DIoU’s lead over GIoU", "What each deviation does", "only: intersection not clamped", "smooth L1"):
+        assert words in text
+    assert "nan" not in re.sub(r"<script.*?</script>", "", text, flags=re.S)
+
+
+def test_page_of_one_form_and_one_point(tmp_path: Path) -> None:
+    """One point has no standard error, one form no comparison."""
+    page = tmp_path / "page.html"
+    for form in ("true", "published", "both"):
+        assert main(["lab", "box-regression", "--points", "1", "--form", form, "--out", str(page)]) == 0
+        assert ("What each deviation does" in body(page)) == (form == "both")
+        assert ("How the script differs" in body(page)) == (form != "true")
+        assert "unknown" in body(page)
+
+
+def test_sentences_follow_the_numbers() -> None:
+    """Where the forms agree, the page must not say that the script made the gap."""
+    points = br.draw_points(50, 0)
+    runs = [br.form_run(loss, form) for loss in br.LOSSES for form in ("true", "published")]
+    courses, _ = br.simulate(points, list(dict.fromkeys(runs)), lambda cases: None)
+    sentences = " ".join(box_page.findings(courses, {}, points, ["published", "true"]))
+    assert "turned the order round" in sentences
+    same = courses | {br.form_run(loss, "true"): courses[br.form_run(loss, "published")] for loss in br.SCRIPT}
+    sentences = " ".join(box_page.findings(same, {}, points, ["published", "true"]))
+    assert sentences.count("the script made 0% of the gap") == 3
+    swapped = courses | {br.form_run("giou", "published"): courses[br.form_run("diou", "published")]}
+    assert "there is no published gap" in " ".join(box_page.findings(swapped, {}, points, ["published", "true"]))
+
+
+def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(command("--form", "published", "--json")) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    found = json.loads(captured.out)
+    assert set(found) == {"form", "totals"}
+    assert found["form"] == "published"
+    assert list(found["totals"]) == list(br.LOSSES)
+    assert {len(totals) for totals in found["totals"].values()} == {200}
+    assert 4e6 < found["totals"]["iou"][0] < 9e6  # of 1,715,000 cases, not of 30 · 343
+    assert main(command("--form", "published", "--json", "--seed", "1")) == 0
+    assert json.loads(capsys.readouterr().out) != found
+    assert not list(tmp_path.iterdir())
+    assert main(command("--json")) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert both["form"] == "both"
+    assert both["totals"]["published"] == found["totals"]
+    assert both["totals"]["true"]["eiou"] == found["totals"]["eiou"]
+    assert both["totals"]["true"]["giou"] != found["totals"]["giou"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--points", "0"], "--points"),
+        (["--form", "false"], "--form"),
+        (["--seed", "-1"], "--seed"),
+        (["--out", "no/where/page.html"], "--out no/where/page.html: cannot be written (No such file or directory)"),
+        (["--out", "."], "--out .: is a folder"),
+        (["--unknown"], "--unknown"),
+    ],
+)
+def test_errors_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lab", "box-regression", *words]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("lossmith: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+@pytest.mark.parametrize("finished", [0, 50])
+def test_ctrl_c_keeps_what_is_done(
+    finished: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, points, page = br._walk, br.draw_points(90, 0), tmp_path / "page.html"
+
+    def interrupted(loss: int, deviations: int, part: br.Array, *rest: br.Array) -> int:
+        if (part[0] == points[finished]).all():
+            raise KeyboardInterrupt
+        return int(real(loss, deviations, part, *rest))
+
+    monkeypatch.setattr(br, "_walk", interrupted)
+    assert main(["lab", "box-regression", "--points", "90", "--out", str(page)]) == 130
+    said = capsys.readouterr().err
+    if finished == 0:
+        assert said == "lossmith: stopped before the first anchor points were done\n"
+        assert not page.exists()
+    else:
+        assert said == f"lossmith: stopped after 50 of 90 anchor points; {page} shows what is done\n"
+        assert "Stopped after 50 of 90 anchor points" in body(page)
+
+
+def test_ctrl_c_among_the_deviations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, page = br._walk, tmp_path / "page.html"
+
+    def interrupted(loss: int, deviations: int, *rest: br.Array) -> int:
+        if deviations == br.UNCLAMPED:
+            raise KeyboardInterrupt
+        return int(real(loss, deviations, *rest))
+
+    monkeypatch.setattr(br, "_walk", interrupted)
+    assert main(command("--out", str(page))) == 130
+    assert "stopped after 30 of 30 anchor points, in the table of deviations;" in capsys.readouterr().err
+    assert "What each deviation does" not in body(page)
+    assert "DIoU’s lead over GIoU" in body(page)

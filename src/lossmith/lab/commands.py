@@ -219,8 +219,9 @@ def box_regression(
     elif page is not None:
         typer.echo(str(page))
     if stopped:
+        where = ", in the table of deviations" if done == points else ""
         kept = "" if page is None else f"; {page} shows what is done"
-        notes.print(f"lossmith: stopped after {done} of {points} anchor points{kept}")
+        notes.print(f"lossmith: stopped after {done} of {points} anchor points{where}{kept}")
         raise typer.Exit(INTERRUPTED)
 
 
