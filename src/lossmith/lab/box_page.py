@@ -154,8 +154,8 @@ def _reproduction(courses: Courses) -> str:
                 low = max(low, off)
     return (
         f"At the iterations compared the published form is within {high[0]:.1%} of the paper’s figure where that shows "
-        f"more than 0.1 million, and within {low:.3f} million where it shows 0. The furthest is {high[1]}; the figure can "
-        "be read to about 0.01."
+        f"more than 0.1 million, and within {low:.3f} million where it shows 0. The furthest is {high[1]}; the figure "
+        "can be read to about 0.01."
     )
 
 
