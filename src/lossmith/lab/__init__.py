@@ -7,6 +7,7 @@
     ranking.py   paired differences between losses, with intervals
     report.py    one self-contained HTML file (figures.py, pictures.py, report.html)
     curves.py    the value and the gradient of any loss, drawn
+    box_regression.py  the DIoU paper's simulation of box losses (box_page.py, box_regression.html)
     commands.py  the command line
 
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.

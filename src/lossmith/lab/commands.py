@@ -1,4 +1,4 @@
-"""The command line: `lossmith compare`, `list`, `show`, `plot`."""
+"""The command line: `lossmith compare`, `list`, `show`, `plot`, `lab box-regression`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+lab = typer.Typer(help="Experiments about the losses themselves.", no_args_is_help=True)
+app.add_typer(lab, name="lab")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 INTERRUPTED = 130
 
@@ -168,11 +170,66 @@ def plot(
     typer.echo(str(out))
 
 
-def _progress(console: Console, quiet: bool) -> Progress:
+@lab.command("box-regression")
+def box_regression(
+    form: Annotated[
+        Literal["both", "true", "published"],
+        typer.Option(help="true: the losses' own gradients; published: those of the authors' script."),
+    ] = "both",
+    points: Annotated[int, typer.Option(min=1, help="Anchor points, of 343 cases each; the paper has 5000.")] = 5000,
+    out: Annotated[
+        Path | None, typer.Option(help="The HTML file to write: box-regression.html; with --json none unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the anchor points.")] = 0,
+    json: Json = False,
+) -> None:
+    """Repeat the DIoU paper's simulation: boxes that walk to their targets by the gradient of a loss alone.
+
+    Losses: IoU, GIoU, DIoU, CIoU, EIoU, SIoU, smooth L1. Totals are scaled to the paper's 1,715,000 cases. Ctrl-C
+    keeps the points that are done.
+    """
+    from lossmith.lab import box_page
+    from lossmith.lab import box_regression as experiment
+
+    page = out or (None if json else Path("box-regression.html"))
+    if page is not None:
+        box_page.check_writable(page)
+    forms: list[str] = ["published", "true"] if form == "both" else [form]
+    anchors = experiment.draw_points(points, seed)
+    runs = list(dict.fromkeys(experiment.form_run(loss, each) for each in forms for loss in experiment.LOSSES))
+    singles = experiment.ablation_runs() if page is not None and form == "both" else []
+    few = anchors[: box_page.ABLATION_POINTS]
+    notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    with _progress(notes, quiet=json, unit="case") as progress:
+        total = experiment.CASES_PER_POINT * (len(runs) * len(anchors) + len(singles) * len(few))
+        bar = progress.add_task(f"{points} anchor points", total=total)
+        courses, stopped = experiment.simulate(anchors, runs, lambda cases: progress.advance(bar, cases))
+        ablation: dict[experiment.Run, experiment.Course] = {}
+        if singles and not stopped:
+            ablation, stopped = experiment.simulate(few, singles, lambda cases: progress.advance(bar, cases))
+    if not courses:
+        notes.print("lossmith: stopped before the first anchor points were done")
+        raise typer.Exit(INTERRUPTED)
+    done = len(courses[runs[0]].marks)
+    if page is not None:
+        box_page.write_page(courses, ablation, anchors, forms, seed, page)
+    if json:
+        totals = {each: experiment.totals(courses, each) for each in forms}
+        typer.echo(dumps({"form": form, "totals": totals if form == "both" else totals[form]}))
+    elif page is not None:
+        typer.echo(str(page))
+    if stopped:
+        where = ", in the table of deviations" if done == points else ""
+        kept = "" if page is None else f"; {page} shows what is done"
+        notes.print(f"lossmith: stopped after {done} of {points} anchor points{where}{kept}")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _progress(console: Console, quiet: bool, unit: str = "step") -> Progress:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("step {task.completed} of {task.total}"),
+        TextColumn(unit + " {task.completed:,} of {task.total:,}"),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
