@@ -23,6 +23,37 @@ _MARGIN = 24
 
 
 @dataclass(frozen=True)
+class View:
+    """What is drawn of an image, or of a volume: all of it, or the slice `at` along an axis, turned upright."""
+
+    title: str
+    axis: int | None = None
+    at: int = 0
+
+    def of(self, array: Array) -> Array:
+        """The 2-D part of labels `(*S)`."""
+        return array if self.axis is None else np.rot90(array.take(self.at, self.axis))
+
+    def sample(self, sample: Sample) -> Sample:
+        """The 2-D part of an image with its labels."""
+        return Sample(sample.stem, np.stack([self.of(channel) for channel in sample.image]), self.of(sample.label))
+
+
+def views(sample: Sample, ignore_index: int) -> list[View]:
+    """An image as it is; of a volume the slice along each axis that shows most of its rarest class."""
+    if sample.label.ndim == 2:
+        return [View("")]
+    label = _valid(sample.label, sample.label, ignore_index)
+    classes, sizes = np.unique(label[label > 0], return_counts=True)
+    chosen = label == (classes[sizes.argmin()] if classes.size else 0)
+    found = []
+    for axis, name in enumerate("xyz"):
+        at = int(chosen.sum(tuple(other for other in range(3) if other != axis)).argmax())
+        found.append(View(f"slice {name} = {at}", axis, at))
+    return found
+
+
+@dataclass(frozen=True)
 class Window:
     """A part of an image, and how many times it is enlarged."""
 
