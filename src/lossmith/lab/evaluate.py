@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from lossmith.lab.data import Data, Sample
@@ -19,6 +20,7 @@ _CHECKPOINT_IMAGES = 2
 _MULTIPLE = 16  # four times halved by the network
 _SMALLEST = 32
 _AT_ONCE = 64
+_OVERLAP = 0.5
 
 
 def watched(data: Data) -> list[Sample]:
@@ -56,11 +58,14 @@ def evaluate(model: nn.Module, data: Data, settings: Settings) -> tuple[dict[str
 def predict(model: nn.Module, sample: Sample, settings: Settings) -> Array:
     """Probabilities (classes, *S) of one whole image; a single-channel network gives background and foreground."""
     space = sample.label.shape
-    missing = [max(_SMALLEST, math.ceil(n / _MULTIPLE) * _MULTIPLE) - n for n in space]
     image = torch.from_numpy(sample.image[None]).to(settings.device)
-    padding = [side for n in reversed(missing) for side in (0, n)]
     model.eval()
-    logits = model(nn.functional.pad(image, padding, mode="replicate"))
+    if len(space) == 3:
+        # Volumes do not fit at once, and the network normalises by what it sees: it is shown what it was trained on.
+        logits = sliding_window_inference(image, [settings.crop] * 3, settings.batch, model, _OVERLAP, mode="gaussian")
+    else:
+        missing = [max(_SMALLEST, math.ceil(n / _MULTIPLE) * _MULTIPLE) - n for n in space]
+        logits = model(nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="replicate"))
     model.train()
     return _probabilities(logits[(0, slice(None), *map(slice, space))].float(), settings)
 

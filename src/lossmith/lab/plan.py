@@ -40,7 +40,7 @@ def sizes(data: Data) -> tuple[int, int, tuple[int, ...]]:
     """The usual side of the crops, crops in a step and features of the network, for minutes on a CPU."""
     if data.kind == "classification":
         return 0, 32, (8, 16, 32, 64)
-    return (128, 8, Settings.features) if data.dimensions == 2 else (32, 4, Settings.features)
+    return (128, 8, Settings.features) if data.dimensions == 2 else (32, 4, (16, 32, 64, 128))
 
 
 class Crops:

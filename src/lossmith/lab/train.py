@@ -17,6 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.classifier import Classifier
+from monai.networks.nets.unet import UNet
 from torch import nn
 
 from lossmith.lab.data import Data
@@ -120,14 +121,13 @@ def run_trial(
 
 def _network(data: Data, settings: Settings) -> nn.Module:
     channels = 1 if settings.task == "binary" else len(data.classes)
+    strides = [2] * len(settings.features)
     if data.kind == "classification":
-        strides = [2] * len(settings.features)
-        return Classifier(
-            data.train[0].image.shape, channels, settings.features, strides, num_res_units=1, norm="batch"
-        )
-    return BasicUNet(
-        spatial_dims=data.dimensions, in_channels=data.channels, out_channels=channels, features=settings.features
-    )
+        shape = data.train[0].image.shape
+        return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
+    if data.dimensions == 3:  # wide but coarse: in a volume the full resolution costs the time
+        return UNet(3, data.channels, channels, settings.features, strides[1:], num_res_units=1)
+    return BasicUNet(2, data.channels, channels, settings.features)
 
 
 def resolve_device(name: str) -> str:
