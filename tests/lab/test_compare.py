@@ -13,8 +13,8 @@ from lossmith.lab import UserError
 from lossmith.lab import compare as comparison
 from lossmith.lab.data import Data, read_folder
 from lossmith.lab.metrics import METRICS
-from lossmith.lab.ranking import NO_DIFFERENCE, rank
 from lossmith.lab.plan import Crops, Settings
+from lossmith.lab.ranking import NO_DIFFERENCE, rank
 
 Trials = list[dict[str, Any]]
 

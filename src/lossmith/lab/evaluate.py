@@ -67,7 +67,8 @@ def predict(model: nn.Module, sample: Sample, settings: Settings) -> Array:
         missing = [max(_SMALLEST, math.ceil(n / _MULTIPLE) * _MULTIPLE) - n for n in space]
         logits = model(nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="replicate"))
     model.train()
-    return _probabilities(logits[(0, slice(None), *map(slice, space))].float(), settings)
+    inside = tuple(slice(n) for n in space)
+    return _probabilities(logits[0][:, *inside].float(), settings)
 
 
 @torch.inference_mode()

@@ -1,4 +1,7 @@
-"""Predictions drawn over their image: both outlines at once, in a window around what is to be found."""
+"""Predictions drawn over their image, in a window around what is to be found.
+
+One class is drawn as the outlines of truth and prediction at once; several are painted, each in its colour.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,17 @@ Array = np.ndarray[Any, Any]
 
 TRUTH = (0, 190, 255)
 PREDICTION = (255, 120, 0)
+CLASSES = (  # the colours of the classes from 1 up, over again after the eighth
+    (61, 133, 198),
+    (221, 132, 32),
+    (42, 157, 118),
+    (194, 84, 157),
+    (200, 190, 50),
+    (208, 82, 74),
+    (79, 205, 220),
+    (140, 114, 214),
+)
+_OPACITY = 0.6
 _PANEL = 640
 _LEAST_WINDOW = 64
 _MARGIN = 24
@@ -94,6 +108,15 @@ def panel(sample: Sample, predicted: Array | None, window: Window, ignore_index:
         found = _enlarged(_valid(predicted, sample.label, ignore_index), window)
         picture[_outline(found, (1 + window.scale) // 2)] = PREDICTION
     return _data_uri(picture)
+
+
+def painted(sample: Sample, labels: Array, window: Window, ignore_index: int) -> str:
+    """The window with every class from 1 up in its colour, as a PNG data URI."""
+    picture = _enlarged(_grey(sample), window)
+    shown = _enlarged(_valid(labels, sample.label, ignore_index), window)
+    colours = np.array(CLASSES)[(shown - 1) % len(CLASSES)]
+    mixed = (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
+    return _data_uri(np.where(shown[..., None] > 0, mixed, picture))
 
 
 def outside(sample: Sample, predicted: Array, window: Window, ignore_index: int) -> int:

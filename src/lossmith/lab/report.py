@@ -182,6 +182,8 @@ def _example(
         return None
     sample = _median_image(shown, data)
     seeds = sorted({t["seed"] for t in shown})[:_MOST_EXAMPLE_SEEDS]
+    several = len(data.classes) > 2
+    draw = pictures.painted if several else pictures.panel
     drawn = []
     for view in pictures.views(sample, ignore_index):
         flat = view.sample(sample)
@@ -197,18 +199,22 @@ def _example(
                     continue
                 panels.append(
                     {
-                        "uri": pictures.panel(flat, view.of(predicted), window, ignore_index),
+                        "uri": draw(flat, view.of(predicted), window, ignore_index),
                         "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
                         "outside": pictures.outside(flat, view.of(predicted), window, ignore_index),
                     }
                 )
             rows.append({"loss": row.loss, "status": row.status, "panels": panels})
         overview = pictures.overview(flat, window, ignore_index)
-        drawn.append({"title": view.title, "overview": overview, "rows": rows})
+        truth = pictures.painted(flat, flat.label, window, ignore_index) if several else ""
+        drawn.append({"title": view.title, "overview": overview, "truth": truth, "rows": rows})
     return {
         "stem": sample.stem,
         "seeds": seeds,
         "views": drawn,
+        "legend": {name: f"rgb{pictures.CLASSES[k % len(pictures.CLASSES)]}" for k, name in enumerate(data.classes[1:])}
+        if several
+        else {},
         "truth": f"rgb{pictures.TRUTH}",
         "prediction": f"rgb{pictures.PREDICTION}",
     }
