@@ -204,8 +204,9 @@ def _print_ranking(results: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     console.print(results["headline"])
     table = Table(box=None, header_style="bold")
-    for column in ("loss", results["score"], "difference", "95 % interval", ""):
-        table.add_column(column, justify="left" if column in ("loss", "") else "right")
+    table.add_column("loss", no_wrap=True)  # cut short, losses that differ in a setting would look the same
+    for column in (results["score"], "difference", "95 % interval", ""):
+        table.add_column(column, justify="right" if column else "left")
     first = results["ranked_by"]
     for row in results["ranking"]:
         score, difference = row["mean"][first], row["difference"][first]
