@@ -6,7 +6,7 @@ import pytest
 from discs import make_folder
 
 from lossmith.lab.data import Data, read_folder
-from lossmith.lab.train import Settings
+from lossmith.lab.plan import Settings
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 import lossmith as ls
 from lossmith.cli import main
 from lossmith.lab import compare as comparison
+from lossmith.lab.sets import BUILT_IN
 
 SMALL = ["--steps", "2", "--crop", "32", "--batch", "2", "--device", "cpu"]
 
@@ -29,6 +30,12 @@ def test_compare(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert results["finished"] == 2
     assert main([*command, "--crop", "48"]) == 2
     assert "holds trials with crop = 32, this run has 48" in capsys.readouterr().err
+
+
+def test_the_help_names_the_built_in_sets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in BUILT_IN)
 
 
 def test_the_command_in_the_report_is_the_same_comparison(

@@ -13,8 +13,8 @@ from lossmith.lab import UserError
 from lossmith.lab import compare as comparison
 from lossmith.lab.data import Data, read_folder
 from lossmith.lab.metrics import METRICS
+from lossmith.lab.plan import Crops, Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, rank
-from lossmith.lab.train import Crops, Settings
 
 Trials = list[dict[str, Any]]
 
@@ -204,9 +204,11 @@ def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_pat
         ("ce(class_weight=[1, 2, 3])", "binary", "class_weight"),
     ],
 )
-def test_a_loss_that_cannot_be_used_gets_one_line(settings: Settings, text: str, task: str, message: str) -> None:
+def test_a_loss_that_cannot_be_used_gets_one_line(
+    data: Data, settings: Settings, text: str, task: str, message: str
+) -> None:
     with pytest.raises(UserError) as caught:
-        comparison.parse_loss(text, replace(settings, task=task), 2)
+        comparison.parse_loss(text, replace(settings, task=task), data)
     assert str(caught.value).startswith(f'--loss "{text}" ({task} task): ')
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

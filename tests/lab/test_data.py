@@ -159,7 +159,7 @@ def test_one_stem_twice(mine: Path) -> None:
 
 def test_unknown_suffix(mine: Path) -> None:
     (mine / "images" / "disc9.jpg").write_bytes(b"")
-    assert "disc9.jpg: cannot read .jpg; save it as PNG, TIFF or NPY" in refusal(mine)
+    assert "disc9.jpg: cannot read .jpg; save it as PNG, TIFF, NPY, or NIfTI" in refusal(mine)
 
 
 def test_hidden_files_do_not_matter(mine: Path) -> None:

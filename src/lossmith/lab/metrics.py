@@ -1,4 +1,6 @@
-"""What a trial is judged by, per class on whole held-back images. No loss is ever its own judge.
+"""What a trial is judged by, per class, on whole held-back images. No loss is ever its own judge.
+
+Labelled pixels, in 2-D or 3-D, for the classes from 1 up; the mean is over images:
 
 | metric | what | both empty | one empty |
 |---|---|---|---|
@@ -9,11 +11,24 @@
 | boundary_dice | share of both boundaries that lies within 2 px of the other one | 1 | 0 |
 | calibration_error | mean gap between probability and frequency over 15 bins of the pixels with p > 0.01 | | |
 
-Ignored pixels count nowhere; for the two boundary metrics they are background in both.
+Ignored pixels count nowhere; for the two boundary metrics they are background in both. A voxel is a cube of side 1 px.
+
+Labelled images, for all classes; counted over all held-back images:
+
+| metric | what |
+|---|---|
+| f1 | 2·TP / (2·TP + FP + FN); none for a class that neither occurs nor is predicted |
+| recall | TP / (TP + FN); its mean over classes is also called balanced accuracy |
+| precision | TP / (TP + FP); 0 for a class that occurs and is never predicted |
+| accuracy | share of right images: says little where one class is most of them |
+| kappa | 1 − disagreement / that of chance, weighted by (i − j)²; it means something if the classes are ordered |
+| calibration_error | as above, over images |
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +38,21 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 Array = np.ndarray[Any, Any]
 
+
+@dataclass(frozen=True)
+class Scores:
+    """The metrics of a kind of data: their titles, the one that ranks first, and those without a value per class."""
+
+    titles: dict[str, str]
+    ranked_by: str
+    without_classes: frozenset[str]
+
+    @property
+    def title(self) -> str:
+        """What losses are ranked by."""
+        return self.titles[self.ranked_by]
+
+
 METRICS = {
     "dice": "Dice",
     "generalised_dice": "Generalised Dice",
@@ -31,14 +61,32 @@ METRICS = {
     "boundary_dice": "Boundary Dice, 2 px",
     "calibration_error": "Calibration error",
 }
+SEGMENTATION = Scores(METRICS, "dice", frozenset({"generalised_dice"}))
+CLASSIFICATION = Scores(
+    {
+        "f1": "Macro F1",
+        "recall": "Recall",
+        "precision": "Precision",
+        "accuracy": "Accuracy",
+        "kappa": "Quadratic kappa",
+        "calibration_error": "Calibration error",
+    },
+    "f1",
+    frozenset({"accuracy", "kappa"}),
+)
 LOWER_IS_BETTER = frozenset({"hd95", "calibration_error"})
 _BOUNDARY_TOLERANCE = 2.0
 _BINS = 15
 _LEAST_PROBABILITY = 0.01
 
 
+def scores_of(kind: str) -> Scores:
+    """The metrics for labelled pixels ("segmentation") or labelled images ("classification")."""
+    return CLASSIFICATION if kind == "classification" else SEGMENTATION
+
+
 def dice_per_class(label: Array, predicted: Array, classes: int, ignore_index: int) -> list[float]:
-    """Dice of one image for each class from 1 up, from two label images `(H, W)`."""
+    """Dice of one image for each class from 1 up, from two label images `(*S)`."""
     valid = label != ignore_index
     scores = []
     for k in range(1, classes):
@@ -75,10 +123,9 @@ def _boundaries(truth: Array, found: Array) -> tuple[float, float]:
     if not truth.any() and not found.any():
         return 0.0, 1.0
     if not truth.any() or not found.any():
-        return float(np.hypot(*truth.shape)), 0.0
+        return math.hypot(*truth.shape), 0.0
     # Only the part that holds both: everything outside is background in both and has no boundary.
-    rows, columns = (np.flatnonzero((truth | found).any(axis)) for axis in (1, 0))
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    (part,) = ndimage.find_objects((truth | found).astype(np.uint8))
     edges = [mask[part] & ~ndimage.binary_erosion(mask[part]) for mask in (truth, found)]
     away = [ndimage.distance_transform_edt(~edge) for edge in edges]
     distances = (away[1][edges[0]], away[0][edges[1]])
@@ -87,14 +134,14 @@ def _boundaries(truth: Array, found: Array) -> tuple[float, float]:
 
 
 class Calibration:
-    """Counts over images; `errors()` gives one number per class from 1 up, None where no pixel has p > 0.01."""
+    """Counts over images; `errors()` gives one number per class, None where no pixel has p > 0.01."""
 
     def __init__(self, classes: int, ignore_index: int) -> None:
         self._ignore_index = ignore_index
         self._sums = np.zeros((classes, 3, _BINS))  # pixels, sum of probabilities, pixels of the class
 
     def add(self, label: Array, probabilities: Array) -> None:
-        """One image: labels `(H, W)`, probabilities `(classes, H, W)`."""
+        """One image: labels `(*S)`, probabilities `(classes, *S)`."""
         valid = label != self._ignore_index
         for k, p in enumerate(probabilities):
             chosen = valid & (p > _LEAST_PROBABILITY)
@@ -105,6 +152,38 @@ class Calibration:
 
     def errors(self) -> list[float | None]:
         """The expected calibration error: |Σp − hits| summed over the bins, over all pixels."""
-        totals = self._sums[1:, 0].sum(1)
-        gaps = np.abs(self._sums[1:, 1] - self._sums[1:, 2]).sum(1)
+        totals = self._sums[:, 0].sum(1)
+        gaps = np.abs(self._sums[:, 1] - self._sums[:, 2]).sum(1)
         return [float(g / n) if n else None for g, n in zip(gaps, totals, strict=True)]
+
+
+def score_classes(
+    label: Array, probabilities: Array
+) -> tuple[dict[str, float | None], dict[str, list[float | None]], Array]:
+    """Every metric of labelled images, from labels `(n,)` and probabilities `(classes, n)`.
+
+    Returns the overall values, those per class, and the confusion table: a row for each true class, a column for each
+    predicted one.
+    """
+    classes, predicted = len(probabilities), probabilities.argmax(0)
+    confusion = np.bincount(label * classes + predicted, minlength=classes**2).reshape(classes, classes)
+    hit, true, found = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    calibration = Calibration(classes, -1)
+    calibration.add(label, probabilities)
+    per_class = {
+        "f1": _ratios(2 * hit, true + found),
+        "recall": _ratios(hit, true),
+        "precision": _ratios(hit, np.where((found == 0) & (true > 0), 1, found)),
+        "calibration_error": calibration.errors(),
+    }
+    known = {name: [v for v in values if v is not None] for name, values in per_class.items()}
+    metrics: dict[str, float | None] = {name: float(np.mean(v)) if v else None for name, v in known.items()}
+    metrics["accuracy"] = float(hit.sum() / len(label))
+    disagreement = np.subtract.outer(np.arange(classes), np.arange(classes)) ** 2
+    by_chance = float((disagreement * np.outer(true, found)).sum()) / len(label)
+    metrics["kappa"] = 1 - float((disagreement * confusion).sum()) / by_chance if by_chance else None
+    return metrics, per_class, confusion
+
+
+def _ratios(above: Array, below: Array) -> list[float | None]:
+    return [float(a / b) if b else None for a, b in zip(above, below, strict=True)]

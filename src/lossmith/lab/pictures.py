@@ -1,4 +1,7 @@
-"""Predictions drawn over their image: both outlines at once, in a window around what is to be found."""
+"""Predictions drawn over their image, in a window around what is to be found.
+
+One class is drawn as the outlines of truth and prediction at once; several are painted, each in its colour.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +20,51 @@ Array = np.ndarray[Any, Any]
 
 TRUTH = (0, 190, 255)
 PREDICTION = (255, 120, 0)
+CLASSES = (  # the colours of the classes from 1 up, over again after the eighth
+    (61, 133, 198),
+    (221, 132, 32),
+    (42, 157, 118),
+    (194, 84, 157),
+    (200, 190, 50),
+    (208, 82, 74),
+    (79, 205, 220),
+    (140, 114, 214),
+)
+_OPACITY = 0.6
 _PANEL = 640
 _LEAST_WINDOW = 64
 _MARGIN = 24
+
+
+@dataclass(frozen=True)
+class View:
+    """What is drawn of an image, or of a volume: all of it, or the slice `at` along an axis, turned upright."""
+
+    title: str
+    axis: int | None = None
+    at: int = 0
+
+    def of(self, array: Array) -> Array:
+        """The 2-D part of labels `(*S)`."""
+        return array if self.axis is None else np.rot90(array.take(self.at, self.axis))
+
+    def sample(self, sample: Sample) -> Sample:
+        """The 2-D part of an image with its labels."""
+        return Sample(sample.stem, np.stack([self.of(channel) for channel in sample.image]), self.of(sample.label))
+
+
+def views(sample: Sample, ignore_index: int) -> list[View]:
+    """An image as it is; of a volume the slice along each axis that shows most of its rarest class."""
+    if sample.label.ndim == 2:
+        return [View("")]
+    label = _valid(sample.label, sample.label, ignore_index)
+    classes, sizes = np.unique(label[label > 0], return_counts=True)
+    chosen = label == (classes[sizes.argmin()] if classes.size else 0)
+    found = []
+    for axis, name in enumerate("xyz"):
+        at = int(chosen.sum(tuple(other for other in range(3) if other != axis)).argmax())
+        found.append(View(f"slice {name} = {at}", axis, at))
+    return found
 
 
 @dataclass(frozen=True)
@@ -63,6 +108,15 @@ def panel(sample: Sample, predicted: Array | None, window: Window, ignore_index:
         found = _enlarged(_valid(predicted, sample.label, ignore_index), window)
         picture[_outline(found, (1 + window.scale) // 2)] = PREDICTION
     return _data_uri(picture)
+
+
+def painted(sample: Sample, labels: Array, window: Window, ignore_index: int) -> str:
+    """The window with every class from 1 up in its colour, as a PNG data URI."""
+    picture = _enlarged(_grey(sample), window)
+    shown = _enlarged(_valid(labels, sample.label, ignore_index), window)
+    colours = np.array(CLASSES)[(shown - 1) % len(CLASSES)]
+    mixed = (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
+    return _data_uri(np.where(shown[..., None] > 0, mixed, picture))
 
 
 def outside(sample: Sample, predicted: Array, window: Window, ignore_index: int) -> int:

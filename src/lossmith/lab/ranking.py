@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats  # type: ignore[import-untyped]
 
-from lossmith.lab.metrics import LOWER_IS_BETTER, METRICS
+from lossmith.lab.metrics import LOWER_IS_BETTER, SEGMENTATION, Scores
 
 NO_DIFFERENCE = "no difference seen"
 _LEAST_SEEDS = 3
@@ -50,6 +50,7 @@ class Ranking:
     rows: list[Row]
     seeds: list[int]
     headline: str
+    scores: Scores
 
     @property
     def reference(self) -> Row | None:
@@ -57,22 +58,26 @@ class Ranking:
         return self.rows[0] if self.rows and not self.rows[0].status else None
 
 
-def rank(trials: list[dict[str, Any]], losses: list[str]) -> Ranking:
-    """Rank losses by mean Dice from the records of their trials. `losses` fixes the order among equals."""
+def rank(trials: list[dict[str, Any]], losses: list[str], scores: Scores = SEGMENTATION) -> Ranking:
+    """Rank losses by the mean of `scores.ranked_by` in the records of their trials.
+
+    `losses` fixes the order among equals.
+    """
+    first = scores.ranked_by
     by_loss = {loss: {t["seed"]: t for t in trials if t["loss"] == loss} for loss in losses}
     started = [loss for loss in losses if by_loss[loss]]
     seeds = sorted(set.intersection(*(set(by_loss[loss]) for loss in started))) if started else []
     status = {loss: _status(by_loss[loss], seeds) for loss in losses}
-    ranked = sorted((x for x in losses if not status[x]), key=lambda x: -_values(by_loss[x], seeds, "dice").mean())
+    ranked = sorted((x for x in losses if not status[x]), key=lambda x: -_values(by_loss[x], seeds, first).mean())
     rows = []
     for loss in ranked + [x for x in losses if status[x]]:
         mine = by_loss[loss]
         usable = [s for s in seeds if s in mine and mine[s]["metrics"]]
-        values = {m: _values(mine, usable, m) for m in METRICS}
-        differences: dict[str, Difference | None] = dict.fromkeys(METRICS)
+        values = {m: _values(mine, usable, m) for m in scores.titles}
+        differences: dict[str, Difference | None] = dict.fromkeys(scores.titles)
         if not status[loss] and loss != ranked[0]:
             reference = by_loss[ranked[0]]
-            differences = {m: _difference(values[m] - _values(reference, seeds, m), m) for m in METRICS}
+            differences = {m: _difference(values[m] - _values(reference, seeds, m), m) for m in scores.titles}
         rows.append(
             Row(
                 loss=loss,
@@ -83,7 +88,7 @@ def rank(trials: list[dict[str, Any]], losses: list[str]) -> Ranking:
                 status=status[loss],
             )
         )
-    return Ranking(rows, seeds, _headline(rows, len(seeds)))
+    return Ranking(rows, seeds, _headline(rows, len(seeds), scores), scores)
 
 
 def _status(mine: dict[int, dict[str, Any]], seeds: list[int]) -> str:
@@ -121,7 +126,7 @@ def _difference(paired: np.ndarray[Any, Any], metric: str) -> Difference | None:
     return Difference(mean, low, high, "better" if (mean < 0) == (metric in LOWER_IS_BETTER) else "worse")
 
 
-def _headline(rows: list[Row], seeds: int) -> str:
+def _headline(rows: list[Row], seeds: int, scores: Scores) -> str:
     """One sentence that claims no more than the intervals do."""
     ranked = [row for row in rows if not row.status]
     diverged = [row.loss for row in rows if row.status.startswith("diverged")]
@@ -129,7 +134,7 @@ def _headline(rows: list[Row], seeds: int) -> str:
     if not ranked:
         return "Every loss diverged." if diverged else "No trial has finished yet."
     best = ranked[0]
-    score = f"Dice {best.mean['dice']:.3f}"
+    score = f"{scores.title} {best.mean[scores.ranked_by]:.3f}"
     if len(ranked) == 1:
         return f"{_listed([best.loss])} reached {score} ({_seeds(seeds)}); nothing to compare it with.{also}"
     if seeds < _LEAST_SEEDS:
@@ -137,7 +142,7 @@ def _headline(rows: list[Row], seeds: int) -> str:
             f"{_listed([best.loss])} scored highest ({score}), but {_seeds(seeds)} cannot tell a difference from "
             f"chance: give --seeds 3 or more.{also}"
         )
-    verdicts = {row.loss: row.difference["dice"] for row in ranked[1:]}
+    verdicts = {row.loss: row.difference[scores.ranked_by] for row in ranked[1:]}
     alike = [loss for loss, d in verdicts.items() if d is None or d.verdict == NO_DIFFERENCE]
     lower = [f"“{loss}” by {-d.mean:.3f}" for loss, d in verdicts.items() if d and d.verdict == "worse"]
     parts = [f"“{best.loss}” scored highest ({score}, {_seeds(seeds)})"]

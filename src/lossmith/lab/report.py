@@ -15,9 +15,9 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 from lossmith.lab import curves, figures, pictures
 from lossmith.lab.compare import as_json, parse_loss, read_predictions, write
 from lossmith.lab.data import Data, Sample
-from lossmith.lab.metrics import LOWER_IS_BETTER, METRICS
+from lossmith.lab.metrics import LOWER_IS_BETTER, scores_of
+from lossmith.lab.plan import Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, Ranking, Row, rank
-from lossmith.lab.train import Settings
 
 Array = np.ndarray[Any, Any]
 Predictions = dict[str, dict[str, Array]]  # by trial hash, then by image stem
@@ -36,7 +36,7 @@ def write_report(
     planned = list(dict.fromkeys(asked + finished))
     losses = list(dict.fromkeys(loss for loss, _ in planned))
     seeds = 1 + max(seed for _, seed in planned)
-    ranking = rank(trials, losses)
+    ranking = rank(trials, losses, scores_of(data.kind))
     results = {
         "headline": ranking.headline,
         "finished": len(finished),
@@ -45,16 +45,20 @@ def write_report(
         "settings": settings.as_json(),
         "classes": data.classes,
         "images": {"train": len(data.train), "validation": len(data.validation)},
-        "foreground_share": data.foreground_share(),
+        "kind": data.kind,
+        "dimensions": data.dimensions,
+        "class_shares": data.shares(),
         "source": data.source,
-        "ranked_by": "dice",
+        "ranked_by": ranking.scores.ranked_by,
+        "score": ranking.scores.title,
         "seeds": ranking.seeds,
         "ranking": [asdict(row) for row in ranking.rows],
         "trials": trials,
     }
-    predictions = {t["hash"]: stored for t in trials if (stored := read_predictions(out, t))}
+    pixels = data.kind == "segmentation"
+    predictions = {t["hash"]: stored for t in trials if pixels and (stored := read_predictions(out, t))}
     channels = 1 if settings.task == "binary" else len(data.classes)
-    drawn = {loss: curves.sample(parse_loss(loss, settings, len(data.classes)), channels) for loss in losses}
+    drawn = {loss: curves.sample(parse_loss(loss, settings, data), channels, pixels) for loss in losses}
     page = _render(ranking, results, data, predictions, drawn)
     write(out / "results.json", as_json(results))
     write(out / "report.html", page)
@@ -76,18 +80,20 @@ def _render(
         ranking=ranking,
         colour=colour,
         rows=[_ranking_row(row, ranking) for row in ranking.rows],
-        metrics=METRICS,
+        scores=ranking.scores,
+        metrics=ranking.scores.titles,
         lower_is_better=LOWER_IS_BETTER,
         table=[_metric_row(row) for row in ranking.rows if row.seeds],
-        classes=data.classes[1:],
-        per_class=[_class_row(row, trials, data) for row in ranking.rows if row.seeds],
+        judged=data.classes[1:] if data.kind == "segmentation" else data.classes,
+        per_class=[_class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
+        confusions=[_confusion(row, trials) for row in ranking.rows if row.seeds and data.kind == "classification"],
         meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
         machines=_machines(trials),
         example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
         figures={
             "ranking": figures.ranking(ranking, trials, colour),
-            "validation": figures.validation(trials, colour),
+            "validation": figures.validation(trials, ranking.scores.title, colour),
             "training": figures.training(trials, colour),
             "curves": figures.curves(drawn, colour),
             "cost": figures.cost(trials, colour),
@@ -104,42 +110,58 @@ def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path)
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)]
     for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device"):
+        if name == "crop" and not settings["crop"]:
+            continue
         words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join([*words, "--out", str(out)])
 
 
 def _ranking_row(row: Row, ranking: Ranking) -> dict[str, Any]:
-    difference = row.difference["dice"]
+    first = ranking.scores.ranked_by
+    difference = row.difference[first]
     if row.status:
         verdict = row.status
     elif row is ranking.reference:
         verdict = "highest mean"
     else:
         verdict = "no number" if difference is None else difference.verdict
-    return {"row": row, "difference": difference, "verdict": verdict, "score": row.mean["dice"]}
+    return {
+        "row": row,
+        "difference": difference,
+        "verdict": verdict,
+        "score": row.mean[first],
+        "deviation": row.deviation[first],
+    }
 
 
 def _metric_row(row: Row) -> dict[str, Any]:
     cells = {}
-    for metric in METRICS:
+    for metric, mean in row.mean.items():
         difference = row.difference[metric]
         mark = {"better": "▲", "worse": "▼"}.get(difference.verdict, "") if difference else ""
-        cells[metric] = {"mean": row.mean[metric], "deviation": row.deviation[metric], "mark": mark}
+        cells[metric] = {"mean": mean, "deviation": row.deviation[metric], "mark": mark}
     return {"loss": row.loss, "cells": cells}
 
 
-def _class_row(row: Row, trials: list[dict[str, Any]], data: Data) -> dict[str, Any]:
-    mine = [t for t in trials if t["loss"] == row.loss and t["seed"] in row.seeds and t["metrics"]]
-    cells: list[dict[str, float | None]] = []
-    for k in range(len(data.classes) - 1):
-        cell: dict[str, float | None] = {}
-        for metric in METRICS:
-            if metric == "generalised_dice":
-                continue
-            values = [t["per_class"][metric][k] for t in mine if t["per_class"][metric][k] is not None]
-            cell[metric] = float(np.mean(values)) if values else None
-        cells.append(cell)
+def _trials_of(row: Row, trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [t for t in trials if t["loss"] == row.loss and t["seed"] in row.seeds and t["metrics"]]
+
+
+def _class_row(row: Row, trials: list[dict[str, Any]], ranking: Ranking) -> dict[str, Any]:
+    """Each metric's mean over seeds, for each class that is judged."""
+    cells: dict[str, list[float | None]] = {}
+    for metric in ranking.scores.titles.keys() - ranking.scores.without_classes:
+        by_class = zip(*(t["per_class"][metric] for t in _trials_of(row, trials)), strict=True)
+        known = [[v for v in values if v is not None] for values in by_class]
+        cells[metric] = [float(np.mean(v)) if v else None for v in known]
     return {"loss": row.loss, "cells": cells}
+
+
+def _confusion(row: Row, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """For each true class the share of its images that each class was predicted for; mean over seeds."""
+    counts = np.mean([t["confusion"] for t in _trials_of(row, trials)], axis=0)
+    totals = counts.sum(1, keepdims=True)
+    return {"loss": row.loss, "shares": (counts / np.where(totals, totals, 1)).tolist(), "images": totals[:, 0]}
 
 
 def _machines(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -159,30 +181,40 @@ def _example(
     if not shown:
         return None
     sample = _median_image(shown, data)
-    window = pictures.window_around(sample, ignore_index)
     seeds = sorted({t["seed"] for t in shown})[:_MOST_EXAMPLE_SEEDS]
-    rows = []
-    for row in ranking.rows:
-        panels: list[dict[str, Any] | None] = []
-        for seed in seeds:
-            trial = next((t for t in shown if t["loss"] == row.loss and t["seed"] == seed), None)
-            predicted = predictions[trial["hash"]].get(sample.stem) if trial else None
-            if trial is None or predicted is None:
-                panels.append(None)
-                continue
-            panels.append(
-                {
-                    "uri": pictures.panel(sample, predicted, window, ignore_index),
-                    "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
-                    "outside": pictures.outside(sample, predicted, window, ignore_index),
-                }
-            )
-        rows.append({"loss": row.loss, "status": row.status, "panels": panels})
+    several = len(data.classes) > 2
+    draw = pictures.painted if several else pictures.panel
+    drawn = []
+    for view in pictures.views(sample, ignore_index):
+        flat = view.sample(sample)
+        window = pictures.window_around(flat, ignore_index)
+        rows = []
+        for row in ranking.rows:
+            panels: list[dict[str, Any] | None] = []
+            for seed in seeds:
+                trial = next((t for t in shown if t["loss"] == row.loss and t["seed"] == seed), None)
+                predicted = predictions[trial["hash"]].get(sample.stem) if trial else None
+                if trial is None or predicted is None:
+                    panels.append(None)
+                    continue
+                panels.append(
+                    {
+                        "uri": draw(flat, view.of(predicted), window, ignore_index),
+                        "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
+                        "outside": pictures.outside(flat, view.of(predicted), window, ignore_index),
+                    }
+                )
+            rows.append({"loss": row.loss, "status": row.status, "panels": panels})
+        overview = pictures.overview(flat, window, ignore_index)
+        truth = pictures.painted(flat, flat.label, window, ignore_index) if several else ""
+        drawn.append({"title": view.title, "overview": overview, "truth": truth, "rows": rows})
     return {
         "stem": sample.stem,
-        "overview": pictures.overview(sample, window, ignore_index),
         "seeds": seeds,
-        "rows": rows,
+        "views": drawn,
+        "legend": {name: f"rgb{pictures.CLASSES[k % len(pictures.CLASSES)]}" for k, name in enumerate(data.classes[1:])}
+        if several
+        else {},
         "truth": f"rgb{pictures.TRUTH}",
         "prediction": f"rgb{pictures.PREDICTION}",
     }

@@ -5,54 +5,32 @@ The seed alone decides the initial weights and every crop; both leave a checksum
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from monai.networks.nets.basic_unet import BasicUNet
-from torch import Tensor, nn
+from monai.networks.nets.classifier import Classifier
+from monai.networks.nets.unet import UNet
+from torch import nn
 
-from lossmith.lab.data import Data, Sample
-from lossmith.lab.metrics import METRICS, Calibration, dice_per_class, score_image
+from lossmith.lab.data import Data
+from lossmith.lab.evaluate import evaluate, last_score, quick_score, watched
+from lossmith.lab.plan import Crops, Settings, checksum
 
 Array = np.ndarray[Any, Any]
 
 _EPOCHS = 100  # a schedule's epoch is this share of a run, whatever its number of steps
 _CHECKPOINTS = 5
-_CHECKPOINT_IMAGES = 2
 _MOST_POINTS = 200
 _WARM_UP_STEPS = 3
-_MULTIPLE = 16  # four times halved by the network
-_SMALLEST = 32
 _RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What all trials of one comparison share."""
-
-    data: str
-    fingerprint: str
-    task: str
-    steps: int
-    crop: int
-    batch: int
-    lr: float
-    ignore_index: int
-    device: str
-    features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
-
-    def as_json(self) -> dict[str, Any]:
-        """The settings as JSON would read them back."""
-        return {**asdict(self), "features": list(self.features)}
 
 
 def run_trial(
@@ -68,12 +46,7 @@ def run_trial(
     fabric = Fabric(accelerator=device.type, devices=1)
     with _RANDOM_STATE:
         torch.manual_seed(seed)
-        network = BasicUNet(
-            spatial_dims=2,
-            in_channels=data.channels,
-            out_channels=1 if settings.task == "binary" else len(data.classes),
-            features=settings.features,
-        )
+        network = _network(data, settings)
     weights = checksum(*(p.detach().numpy() for p in network.parameters()))
     model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=settings.lr))
     # Without a decay the last steps decide too much, and seeds differ more than losses do.
@@ -82,11 +55,10 @@ def run_trial(
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
     crops = Crops(data.train, settings, seed)
     checkpoints = {math.ceil(settings.steps * (i + 1) / _CHECKPOINTS) for i in range(_CHECKPOINTS)}
-    watched = _watched(data)
     losses: list[float] = []
     step_times: list[float] = []
     loss_times: list[float] = []
-    course: dict[str, list[Any]] = {"step": [], "dice": [], "images": [s.stem for s in watched]}
+    course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in watched(data)]}
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
 
@@ -119,15 +91,13 @@ def run_trial(
             next_epoch()
         if step in checkpoints and step < settings.steps:
             course["step"].append(step)
-            found = ((s.label, predict(model, s, settings).argmax(0)) for s in watched)
-            scores = [dice_per_class(label, seen, len(data.classes), settings.ignore_index) for label, seen in found]
-            course["dice"].append(float(np.mean(scores)))
+            course["score"].append(quick_score(model, data, settings))
         on_step(step)
 
     evaluation, predictions = (None, {}) if diverged else evaluate(model, data, settings)
     if evaluation:
         course["step"].append(settings.steps)
-        course["dice"].append(float(np.mean([evaluation["images"][s.stem]["dice"] for s in watched])))
+        course["score"].append(last_score(evaluation, data))
     elif diverged is None:
         diverged = {"step": settings.steps, "what": "prediction"}
     # The first steps compile, allocate and warm up; they would tell about the machine, not about the loss.
@@ -144,97 +114,20 @@ def run_trial(
         "ms_per_step": 1000 * float(np.median(step_times[skip:])) if step_times else None,
         "ms_in_loss": 1000 * float(np.median(loss_times[skip:])) if loss_times else None,
         "seconds": time.perf_counter() - started,
-        **(evaluation or {"metrics": None, "per_class": None, "images": None}),
+        **(evaluation or {"metrics": None, "per_class": None}),
     }
     return record, predictions
 
 
-def _watched(data: Data) -> list[Sample]:
-    """The held-back images whose Dice is followed during training: two, evenly spread."""
-    stride = max(1, len(data.validation) // _CHECKPOINT_IMAGES)
-    return data.validation[stride - 1 :: stride][:_CHECKPOINT_IMAGES]
-
-
-class Crops:
-    """The random crops of a run, all planned ahead from the seed: image, top, left, flipped rows, flipped columns."""
-
-    def __init__(self, samples: list[Sample], settings: Settings, seed: int) -> None:
-        self._size = settings.crop
-        self._samples = [_at_least(s, settings.crop, settings.ignore_index) for s in samples]
-        shape = (settings.steps, settings.batch)
-        random = np.random.default_rng(seed)
-        which = random.integers(len(samples), size=shape)
-        room = np.array([np.subtract(s.label.shape, settings.crop) for s in self._samples])[which]
-        corner = random.integers(room + 1)
-        self.plan = np.concatenate([which[..., None], corner, random.integers(2, size=(*shape, 2))], axis=2)
-        self.checksum = checksum(self.plan)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (batch, channels, crop, crop) float32 and labels (batch, crop, crop) int64 of one step."""
-        images, labels = [], []
-        for which, top, left, flip_rows, flip_columns in self.plan[step]:
-            sample = self._samples[which]
-            window = np.s_[top : top + self._size, left : left + self._size]
-            flips = np.s_[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-            images.append(sample.image[:, *window][:, *flips])
-            labels.append(sample.label[window][flips])
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
-
-
-def _at_least(sample: Sample, size: int, ignore_index: int) -> Sample:
-    """The sample itself, or padded to the size: with the mean outside the image, and nothing to learn there."""
-    missing = [(0, max(0, size - n)) for n in sample.label.shape]
-    if not any(after for _, after in missing):
-        return sample
-    label = np.pad(sample.label, missing, constant_values=ignore_index)
-    return Sample(sample.stem, np.pad(sample.image, [(0, 0), *missing]), label)
-
-
-@torch.inference_mode()
-def predict(model: nn.Module, sample: Sample, settings: Settings) -> Array:
-    """Probabilities (classes, H, W) of one whole image; a single-channel network gives background and foreground."""
-    height, width = sample.label.shape
-    missing = [max(_SMALLEST, math.ceil(n / _MULTIPLE) * _MULTIPLE) - n for n in (width, height)]
-    image = torch.from_numpy(sample.image[None]).to(settings.device)
-    padded = nn.functional.pad(image, (0, missing[0], 0, missing[1]), mode="replicate")
-    model.eval()
-    logits = model(padded)[0, :, :height, :width].float()
-    model.train()
-    if settings.task == "binary":
-        foreground = logits[0].sigmoid()
-        return np.asarray(torch.stack([1 - foreground, foreground]).cpu())
-    return np.asarray(logits.softmax(0).cpu())
-
-
-def evaluate(model: nn.Module, data: Data, settings: Settings) -> tuple[dict[str, Any] | None, dict[str, Array]]:
-    """Every metric over the held-back images; None if the network's output is not finite."""
-    classes = len(data.classes)
-    calibration = Calibration(classes, settings.ignore_index)
-    images: dict[str, dict[str, list[float]]] = {}
-    predictions: dict[str, Array] = {}
-    for sample in data.validation:
-        probabilities = predict(model, sample, settings)
-        if not np.isfinite(probabilities).all():
-            return None, {}
-        predictions[sample.stem] = probabilities.argmax(0).astype(np.uint8 if classes <= 256 else np.int32)
-        images[sample.stem] = score_image(sample.label, predictions[sample.stem], classes, settings.ignore_index)
-        calibration.add(sample.label, probabilities)
-    per_class: dict[str, list[float | None]] = {
-        name: np.mean([scores[name] for scores in images.values()], axis=0).tolist()
-        for name in METRICS
-        if name != "calibration_error"
-    }
-    per_class["calibration_error"] = calibration.errors()
-    metrics = {name: _mean(per_class[name]) for name in METRICS}
-    return {"metrics": metrics, "per_class": per_class, "images": images}, predictions
-
-
-def checksum(*arrays: Array) -> str:
-    """A short fingerprint of the bytes of some arrays."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+def _network(data: Data, settings: Settings) -> nn.Module:
+    channels = 1 if settings.task == "binary" else len(data.classes)
+    strides = [2] * len(settings.features)
+    if data.kind == "classification":
+        shape = data.train[0].image.shape
+        return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
+    if data.dimensions == 3:  # wide but coarse: in a volume the full resolution costs the time
+        return UNet(3, data.channels, channels, settings.features, strides[1:], num_res_units=1)
+    return BasicUNet(2, data.channels, channels, settings.features)
 
 
 def resolve_device(name: str) -> str:
@@ -251,11 +144,6 @@ def _clock(device: torch.device) -> float:
     if device.type != "cpu":
         torch.accelerator.synchronize()
     return time.perf_counter()
-
-
-def _mean(values: list[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return float(np.mean(known)) if known else None
 
 
 def _thinned(values: list[float]) -> dict[str, list[float]]:

@@ -1,0 +1,102 @@
+"""One image or one mask out of a file: PNG, TIFF, NPY, or NIfTI for volumes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import tifffile
+from PIL import Image
+
+from lossmith.lab import UserError
+
+Array = np.ndarray[Any, Any]
+
+SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz")
+FORMATS = "PNG, TIFF, NPY, or NIfTI for a volume"
+_VOLUMES = (".nii", ".nii.gz")
+_MOST_CHANNELS = 4
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix among those that can be read, in lower case; "" if it is none of them."""
+    return next((s for s in SUFFIXES if path.name.lower().endswith(s)), "")
+
+
+def stem_of(path: Path) -> str:
+    """The name without its suffix: `a` of `a.nii.gz` too."""
+    return path.name[: -len(suffix_of(path))]
+
+
+def read_image(path: Path) -> Array:
+    """An image as float32 (channels, H, W), a volume as (channels, X, Y, Z), each channel standardised."""
+    array = _read_array(path, palette_as_labels=False)
+    if suffix_of(path) in _VOLUMES:
+        if array.ndim == 3:
+            array = array[None]
+        elif array.ndim == 4 and array.shape[3] <= _MOST_CHANNELS:
+            array = np.moveaxis(array, 3, 0)
+        else:
+            raise UserError(f"{path}: shape {array.shape} is no volume; save one volume a file, (X, Y, Z[, channels])")
+    elif array.ndim == 2:
+        array = array[None]
+    elif array.ndim == 3 and array.shape[2] <= _MOST_CHANNELS:
+        array = array.transpose(2, 0, 1)
+    elif array.ndim != 3 or array.shape[0] > _MOST_CHANNELS:
+        raise UserError(
+            f"{path}: shape {array.shape} is no 2-D image; save one image a file, (H, W) or (H, W, channels), and a "
+            "volume as NIfTI (.nii.gz)"
+        )
+    image = array.astype(np.float32)
+    if not np.isfinite(image).all():
+        raise UserError(f"{path}: holds NaN or infinite pixels; replace them")
+    space = tuple(range(1, image.ndim))
+    mean, spread = image.mean(space, keepdims=True), image.std(space, keepdims=True)
+    return np.asarray((image - mean) / np.where(spread > 0, spread, 1), dtype=np.float32)
+
+
+def read_mask(path: Path, ignore_index: int) -> Array:
+    """Labels as int32, (H, W) or (X, Y, Z)."""
+    array = _read_array(path, palette_as_labels=True)
+    volume = suffix_of(path) in _VOLUMES
+    if volume and array.ndim == 4 and array.shape[3] == 1:
+        array = array[..., 0]
+    elif not volume and array.ndim == 3 and 1 in (array.shape[0], array.shape[2]):
+        array = array.reshape([n for i, n in enumerate(array.shape) if n != 1 or i == 1])
+    if array.ndim != (3 if volume else 2):
+        expected = "(X, Y, Z) volume" if volume else "grey (H, W) image"
+        raise UserError(f"{path}: shape {array.shape} is no label image; save class numbers as one {expected}")
+    if array.dtype.kind == "f":
+        raise UserError(f"{path}: holds {array.dtype}; labels must be integers (numpy: mask.astype(numpy.uint8))")
+    wrong = np.unique(array[(array < 0) & (array != ignore_index)]) if array.dtype.kind == "i" else array[:0]
+    if wrong.size:
+        raise UserError(
+            f"{path}: holds the label {wrong[0]}; labels start at 0 (to ignore it: --ignore-index {wrong[0]})"
+        )
+    return array.astype(np.int32)
+
+
+def _read_array(path: Path, palette_as_labels: bool) -> Array:
+    try:
+        if suffix_of(path) == ".npy":
+            array = np.load(path, allow_pickle=False)
+        elif suffix_of(path) == ".png":
+            with Image.open(path) as picture:
+                mode = picture.mode.removesuffix("A")  # transparency is no measurement
+                mode = "RGB" if mode == "P" and not palette_as_labels else mode
+                array = np.asarray(picture.convert(mode) if mode != picture.mode else picture)
+        elif suffix_of(path) in _VOLUMES:
+            # Scanners store axes in any order and direction; here they always run right, forward, up.
+            upright = nibabel.as_closest_canonical(nibabel.load(path))  # type: ignore[no-untyped-call]
+            array = np.asarray(upright.dataobj)
+        else:
+            array = tifffile.imread(path)
+    except Exception as error:  # whatever a decoder raises means the same to the user
+        raise UserError(f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})") from error
+    if array.dtype.kind not in "buif":
+        raise UserError(f"{path}: holds {array.dtype}, not numbers")
+    if array.size == 0:
+        raise UserError(f"{path}: is empty, shape {array.shape}")
+    return np.asarray(array)

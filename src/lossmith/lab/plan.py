@@ -1,0 +1,93 @@
+"""What the trials of a comparison share: the settings, and for each seed which part of which image a step shows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossmith.lab.data import Data, Sample
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all trials of one comparison share. `crop` is 0 where each image has one label: it is shown whole."""
+
+    data: str
+    fingerprint: str
+    task: str
+    steps: int
+    crop: int
+    batch: int
+    lr: float
+    ignore_index: int
+    device: str
+    features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
+    record: int = 2  # what a trial's JSON looks like: folders with older ones are refused
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON would read them back."""
+        return {**asdict(self), "features": list(self.features)}
+
+
+def sizes(data: Data) -> tuple[int, int, tuple[int, ...]]:
+    """The usual side of the crops, crops in a step and features of the network, for minutes on a CPU."""
+    if data.kind == "classification":
+        return 0, 32, (8, 16, 32, 64)
+    return (128, 8, Settings.features) if data.dimensions == 2 else (32, 4, (16, 32, 64, 128))
+
+
+class Crops:
+    """The random crops of a run, all planned ahead from the seed: image, corner, and in 2-D the axes that are flipped.
+
+    Volumes are not flipped: what is up and what is left means something in them.
+    """
+
+    def __init__(self, samples: list[Sample], settings: Settings, seed: int) -> None:
+        self._samples = samples
+        if settings.crop:
+            self._samples = [_at_least(s, settings.crop, settings.ignore_index) for s in samples]
+        space = np.array([s.image.shape[1:] for s in self._samples])
+        self._size = np.full_like(space[0], settings.crop) if settings.crop else space[0]
+        shape = (settings.steps, settings.batch)
+        random = np.random.default_rng(seed)
+        which = random.integers(len(samples), size=shape)
+        corner = random.integers((space - self._size)[which] + 1)
+        flips = random.integers(2, size=(*shape, 2)) if space.shape[1] == 2 else np.zeros_like(corner)
+        self.plan = np.concatenate([which[..., None], corner, flips], axis=2)
+        self.checksum = checksum(self.plan)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (batch, channels, *crop) float32 and labels (batch, *crop) or (batch,) int64 of one step."""
+        images, labels = [], []
+        for which, *rest in self.plan[step]:
+            corner, flips = np.split(np.array(rest), 2)
+            sample = self._samples[which]
+            window = tuple(slice(a, a + n) for a, n in zip(corner, self._size, strict=True))
+            turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+            images.append(sample.image[:, *window][:, *turn])
+            labels.append(sample.label[window][turn] if sample.label.ndim else sample.label)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
+
+
+def _at_least(sample: Sample, size: int, ignore_index: int) -> Sample:
+    """The sample itself, or padded to the size: with the mean outside the image, and nothing to learn there."""
+    missing = [(0, max(0, size - n)) for n in sample.label.shape]
+    if not any(after for _, after in missing):
+        return sample
+    label = np.pad(sample.label, missing, constant_values=ignore_index)
+    return Sample(sample.stem, np.pad(sample.image, [(0, 0), *missing]), label)
+
+
+def checksum(*arrays: Array) -> str:
+    """A short fingerprint of the bytes of some arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
