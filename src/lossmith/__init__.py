@@ -7,17 +7,28 @@
 >>> value.backward()
 """
 
+from . import box
+from .box import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .distribution import *  # noqa: F403
+from .distribution import generalized_focal, integral
 from .engine import use_engine
+from .gfl import *  # noqa: F403
 from .loss import CATALOGUE, Loss, Sum
+from .mining import hard_examples
 from .names import catalogue, parse
-from .pixel import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .pixel import *  # noqa: F403
 from .region import *  # noqa: F403
+from .regression import *  # noqa: F403
 from .schedule import ramp
 
 __all__ = [
     "Loss",
     "Sum",
+    "box",
     "catalogue",
+    "generalized_focal",
+    "hard_examples",
+    "integral",
     "parse",
     "ramp",
     "use_engine",

@@ -9,6 +9,7 @@ and the values that the tests try. To change an inherited default, annotate the 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import numbers
@@ -99,6 +100,11 @@ def _numeric(value: Any, low: float = 0.0) -> bool:
         return False
 
 
+def _same(value: Any, default: Any) -> bool:
+    """Whether a setting has its default; modules are the same if they are written the same."""
+    return repr(value) == repr(default) if isinstance(value, nn.Module) else bool(value == default)
+
+
 @dataclass_transform(kw_only_default=True)
 class Settings(nn.Module):
     """Turns the annotated class attributes of its subclasses into settings; tensor-valued ones become buffers."""
@@ -136,6 +142,8 @@ class Settings(nn.Module):
         self._given: dict[str, Any] = {}
         for name, default in self.fields.items():
             value = given.get(name, default)
+            if value is default and isinstance(default, nn.Module):
+                value = copy.deepcopy(default)  # a module belongs to one owner
             wrong = _problem(value, self.hints[name])
             if wrong:
                 raise TypeError(f"{who}: {name} must be {wrong}, got {value!r}")
@@ -146,7 +154,8 @@ class Settings(nn.Module):
                 self.register_buffer(name, _kept(self._given[name], tensor.device), persistent=False)
             else:
                 self._given[name] = _plain(value)
-                setattr(self, name, self._given[name])
+                if not hasattr(nn.Module, name):  # a setting called `half` must not hide the method
+                    setattr(self, name, self._given[name])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""
@@ -161,5 +170,5 @@ class Settings(nn.Module):
         return dict(self._given)
 
     def __repr__(self) -> str:
-        said = [f"{k}={v!r}" for k, v in self._given.items() if v != self.fields[k]]
+        said = [f"{k}={v!r}" for k, v in self._given.items() if not _same(v, self.fields[k])]
         return f"{type(self).__name__}({', '.join(said)})"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -165,25 +166,28 @@ class use_engine:
 
 def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
-    from . import plain
-
-    if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
-        return plain.statistics(problem)
-    reason = _why_not_fused(problem)
-    if reason is None:
+    if kernels_serve(lambda: _why_not_fused(problem)):
         from . import cpu
 
         return cpu.statistics(problem)
-    if _choice == "fused":
-        raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
+    from . import plain
+
     return plain.statistics(problem)
+
+
+def kernels_serve(why_not: Callable[[], str | None]) -> bool:
+    """Whether the kernels take a call: what `use_engine` says, and `why_not`, which says why they cannot."""
+    if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
+        return False
+    reason = why_not() if _has_numba() else "numba is not installed"
+    if reason is not None and _choice == "fused":
+        raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
+    return reason is None
 
 
 def _why_not_fused(problem: Problem) -> str | None:
     from . import cpu, plain
 
-    if not _has_numba():
-        return "numba is not installed"
     given = (problem.logits, problem.target, problem.weight, problem.sample)
     if torch.compiler.is_compiling() or any(x is not None and plain.transformed(x) for x in given):
         return "the kernels cannot be traced by torch.compile or torch.func"
