@@ -20,6 +20,7 @@ from .pair import ElementLoss, Format, Pair, corners
 from .settings import Fraction, NonNegative
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
+_FLOOR = 1e-6  # an IoU, or an error of shape, below which logarithms and roots would have slopes without bound
 _TABLE = 1 << 20  # pairs of `pairwise_iou` that are worked on at once
 
 
@@ -75,7 +76,7 @@ class IoULoss(BoxLoss):
         if self.form == "linear":
             return o.lack
         near = -torch.log1p(-o.lack.clamp(max=0.5))  # exact where the boxes nearly agree
-        return torch.where(o.lack < 0.5, near, -o.iou.clamp(min=1e-6).log())
+        return torch.where(o.lack < 0.5, near, -o.iou.clamp(min=_FLOOR).log())
 
 
 class GIoULoss(BoxLoss):
@@ -175,7 +176,7 @@ class EIoULoss(DIoULoss):
         focal: γ ≥ 0; the paper's focal form has 0.5.
 
     Range: [0, 3.25]: 0 for identical boxes.
-    Limits: with `focal` > 0 boxes that do not overlap cost nothing.
+    Limits: with `focal` > 0 boxes that do not overlap cost nothing; a `focal` below 1 is linear up to an IoU of 1e-6.
     Paper: Zhang et al., "Focal and efficient IOU loss", Neurocomputing 2022, arXiv 2101.08158.
 
     >>> import torch, lossmith as ls
@@ -194,7 +195,7 @@ class EIoULoss(DIoULoss):
 
     def formula(self, o: Overlap) -> Tensor:
         value = super().formula(o) + o.grow_x.square() + o.grow_y.square()
-        return value * power(o.iou, self.focal) if self.focal > 0 else value
+        return value * power(o.iou, self.focal, _FLOOR) if self.focal > 0 else value
 
 
 class SIoULoss(BoxLoss):
@@ -226,7 +227,7 @@ class SIoULoss(BoxLoss):
 
     def formula(self, o: Overlap) -> Tensor:
         distance = sum(-torch.expm1((o.slant - 2) * shift.square()) for shift in (o.shift_x, o.shift_y))
-        shape = sum(power(-torch.expm1(-misfit), self.theta) for misfit in (o.misfit_x, o.misfit_y))
+        shape = sum(power(-torch.expm1(-misfit), self.theta, _FLOOR) for misfit in (o.misfit_x, o.misfit_y))
         return o.lack + (distance + shape) / 2
 
 

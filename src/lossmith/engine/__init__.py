@@ -42,11 +42,10 @@ class Curve(NamedTuple):
         return u if self.gamma == 0 else power(-torch.expm1(-u), self.gamma) * u
 
 
-def power(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for x >= 0, with a finite slope at x = 0 where the exponent is below 1."""
+def power(x: Tensor, exponent: float, floor: float = 1e-30) -> Tensor:
+    """x ** exponent for x >= 0; with an exponent below 1 linear up to `floor`, so that the slope at 0 is finite."""
     if exponent == 0 or exponent >= 1:
         return x**exponent
-    floor = 1e-30  # small enough to change nothing, large enough for a float32
     return torch.where(x <= floor, x * floor ** (exponent - 1), x.clamp(min=floor) ** exponent)
 
 

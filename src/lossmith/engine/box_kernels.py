@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-LANES = 256
+LANES = L = 256
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate
 
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "fastmath": {"contract"}}
@@ -29,6 +29,11 @@ TINY = np.float32(1e-37)
 @njit(**INNER)
 def positive(x):  # type: ignore[no-untyped-def]
     return ZERO if x < ZERO else x
+
+
+@njit(**INNER)
+def sign(x):  # type: ignore[no-untyped-def]
+    return ONE if x > ZERO else (-ONE if x < ZERO else ZERO)
 
 
 @njit(**INNER)
@@ -46,8 +51,14 @@ def shared(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def hull(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def around(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
     return (high if high > other_high else other_high) - (low if low < other_low else other_low)
+
+
+@njit(**INNER)
+def hull(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+    size, centres = around(low, high, other_low, other_high), abs(shift(low, high, other_low, other_high))
+    return centres if size < centres else size
 
 
 @njit(**INNER)
@@ -63,10 +74,12 @@ def pulls(size, common, whole, centre, low, high, other_low, other_high):  # typ
     """
     size = size if high >= low else ZERO
     common = common if shared(low, high, other_low, other_high) >= ZERO else ZERO
-    whole = whole if hull(low, high, other_low, other_high) >= ZERO else ZERO
+    space, offset = around(low, high, other_low, other_high), shift(low, high, other_low, other_high)
+    edges = HALF if space == abs(offset) else (ONE if space > abs(offset) else ZERO)
     inner_low = HALF if low == other_low else (ONE if low > other_low else ZERO)
     inner_high = HALF if high == other_high else (ONE if high < other_high else ZERO)
-    centre = centre * HALF
+    centre = (centre + (ONE - edges) * sign(offset) * whole) * HALF
+    whole = edges * whole
     at_low = centre - size - inner_low * common - (ONE - inner_low) * whole
     at_high = centre + size + inner_high * common + (ONE - inner_high) * whole
     return at_low, at_high
@@ -111,7 +124,7 @@ def lack_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-u
 @njit(**INNER)
 def spare(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
     w, h, other_w, other_h, iw, ih, _, _ = areas(x1, y1, x2, y2, left, top, right, bottom)
-    cw, ch = positive(hull(x1, x2, left, right)), positive(hull(y1, y2, top, bottom))
+    cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     a, b, c, d = w - iw, other_w - iw, h - ih, other_h - ih
     cover = iw + a + b
     corners = a * d + b * c + (cw - cover) * ch + (ch - (ih + c + d)) * cover
@@ -122,7 +135,7 @@ def spare(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-
 def spare_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
     """1 − U/A."""
     w, h, _, _, iw, ih, _, union = areas(x1, y1, x2, y2, left, top, right, bottom)
-    cw, ch = positive(hull(x1, x2, left, right)), positive(hull(y1, y2, top, bottom))
+    cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     g, full = over(g, cw * ch), over(union, cw * ch)
     low_x, high_x = pulls(-g * h, g * ih, g * full * ch, ZERO, x1, x2, left, right)
     low_y, high_y = pulls(-g * w, g * iw, g * full * cw, ZERO, y1, y2, top, bottom)
@@ -132,14 +145,14 @@ def spare_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-
 @njit(**INNER)
 def drift(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
-    cw, ch = positive(hull(x1, x2, left, right)), positive(hull(y1, y2, top, bottom))
+    cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     return over(dx * dx + dy * dy, cw * cw + ch * ch)
 
 
 @njit(**INNER)
 def drift_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
-    cw, ch = positive(hull(x1, x2, left, right)), positive(hull(y1, y2, top, bottom))
+    cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     diagonal = cw * cw + ch * ch
     g, share = TWO * over(g, diagonal), over(dx * dx + dy * dy, diagonal)
     low_x, high_x = pulls(ZERO, ZERO, -g * share * cw, g * dx, x1, x2, left, right)
@@ -196,21 +209,13 @@ def slant_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-
 
 
 @njit(**INNER)
-def sign(x):  # type: ignore[no-untyped-def]
-    return ONE if x > ZERO else (-ONE if x < ZERO else ZERO)
-
-
-# One axis only: `along` is a function of its four coordinates.
-
-
-@njit(**INNER)
 def shifted(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
-    return over(shift(low, high, other_low, other_high), positive(hull(low, high, other_low, other_high)))
+    return over(shift(low, high, other_low, other_high), hull(low, high, other_low, other_high))
 
 
 @njit(**INNER)
 def shifted_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped-def]
-    whole = positive(hull(low, high, other_low, other_high))
+    whole = hull(low, high, other_low, other_high)
     g, share = over(g, whole), over(shift(low, high, other_low, other_high), whole)
     return pulls(ZERO, ZERO, -g * share, g, low, high, other_low, other_high)
 
@@ -218,12 +223,12 @@ def shifted_pull(g, low, high, other_low, other_high):  # type: ignore[no-untype
 @njit(**INNER)
 def grown(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
     more = positive(high - low) - positive(other_high - other_low)
-    return over(more, positive(hull(low, high, other_low, other_high)))
+    return over(more, hull(low, high, other_low, other_high))
 
 
 @njit(**INNER)
 def grown_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped-def]
-    whole = positive(hull(low, high, other_low, other_high))
+    whole = hull(low, high, other_low, other_high)
     g, share = over(g, whole), over(positive(high - low) - positive(other_high - other_low), whole)
     return pulls(g, ZERO, -g * share, ZERO, low, high, other_low, other_high)
 
@@ -243,73 +248,57 @@ def misfit_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped
     return pulls(g * (sign(size - other) - own * share), ZERO, ZERO, ZERO, low, high, other_low, other_high)
 
 
-# ------------------------------------------------------------------------------------------------------------- loops
-
-
 @njit(**INNER)
 def each(field, s):  # type: ignore[no-untyped-def]
     for i in range(LANES):
-        s[VALUE * LANES + i] = field(
-            s[i],
-            s[LANES + i],
-            s[2 * LANES + i],
-            s[3 * LANES + i],
-            s[4 * LANES + i],
-            s[5 * LANES + i],
-            s[6 * LANES + i],
-            s[7 * LANES + i],
+        s[VALUE * L + i] = field(
+            s[i], s[L + i], s[2 * L + i], s[3 * L + i], s[4 * L + i], s[5 * L + i], s[6 * L + i], s[7 * L + i]
         )
 
 
 @njit(**INNER)
 def along(field, s, axis):  # type: ignore[no-untyped-def]
     for i in range(LANES):
-        s[VALUE * LANES + i] = field(
-            s[axis * LANES + i], s[(axis + 2) * LANES + i], s[(axis + 4) * LANES + i], s[(axis + 6) * LANES + i]
-        )
+        s[VALUE * L + i] = field(s[axis * L + i], s[(axis + 2) * L + i], s[(axis + 4) * L + i], s[(axis + 6) * L + i])
 
 
 @njit(**INNER)
 def each_pull(pull, s):  # type: ignore[no-untyped-def]
     for i in range(LANES):
         a, b, c, d = pull(
-            s[VALUE * LANES + i],
+            s[VALUE * L + i],
             s[i],
-            s[LANES + i],
-            s[2 * LANES + i],
-            s[3 * LANES + i],
-            s[4 * LANES + i],
-            s[5 * LANES + i],
-            s[6 * LANES + i],
-            s[7 * LANES + i],
+            s[L + i],
+            s[2 * L + i],
+            s[3 * L + i],
+            s[4 * L + i],
+            s[5 * L + i],
+            s[6 * L + i],
+            s[7 * L + i],
         )
-        s[PULL * LANES + i] += a
-        s[(PULL + 1) * LANES + i] += b
-        s[(PULL + 2) * LANES + i] += c
-        s[(PULL + 3) * LANES + i] += d
+        s[PULL * L + i] += a
+        s[(PULL + 1) * L + i] += b
+        s[(PULL + 2) * L + i] += c
+        s[(PULL + 3) * L + i] += d
 
 
 @njit(**INNER)
 def along_pull(pull, s, axis):  # type: ignore[no-untyped-def]
     for i in range(LANES):
         a, b = pull(
-            s[VALUE * LANES + i],
-            s[axis * LANES + i],
-            s[(axis + 2) * LANES + i],
-            s[(axis + 4) * LANES + i],
-            s[(axis + 6) * LANES + i],
+            s[VALUE * L + i], s[axis * L + i], s[(axis + 2) * L + i], s[(axis + 4) * L + i], s[(axis + 6) * L + i]
         )
-        s[(PULL + axis) * LANES + i] += a
-        s[(PULL + 2 + axis) * LANES + i] += b
+        s[(PULL + axis) * L + i] += a
+        s[(PULL + 2 + axis) * L + i] += b
 
 
 @njit(**INNER)
 def spread(boxes, count, s, row):  # type: ignore[no-untyped-def]
     for i in range(count):
-        s[row * LANES + i] = boxes[4 * i]
-        s[(row + 1) * LANES + i] = boxes[4 * i + 1]
-        s[(row + 2) * LANES + i] = boxes[4 * i + 2]
-        s[(row + 3) * LANES + i] = boxes[4 * i + 3]
+        s[row * L + i] = boxes[4 * i]
+        s[(row + 1) * L + i] = boxes[4 * i + 1]
+        s[(row + 2) * L + i] = boxes[4 * i + 2]
+        s[(row + 3) * L + i] = boxes[4 * i + 3]
 
 
 @njit(**INNER)
@@ -319,7 +308,7 @@ def load(s, a, b, at, count):  # type: ignore[no-untyped-def]
     spread(b[4 * at : 4 * (at + count)], count, s, LEFT)
     for k in range(8):
         for i in range(count, LANES):
-            s[k * LANES + i] = ZERO
+            s[k * L + i] = ZERO
 
 
 @njit(**KERNEL)
@@ -357,7 +346,7 @@ def fields(begin, end, s, numbers, a, b, out):  # type: ignore[no-untyped-def]
                 along(misfit, s, 1)
             row = out[k * boxes + at : k * boxes + at + count]
             for i in range(count):
-                row[i] = s[VALUE * LANES + i]
+                row[i] = s[VALUE * L + i]
 
 
 @njit(**KERNEL)
@@ -373,9 +362,9 @@ def gradient(begin, end, s, numbers, a, b, upstream, out):  # type: ignore[no-un
             number = numbers[k]
             row = upstream[k * boxes + at : k * boxes + at + count]
             for i in range(count):
-                s[VALUE * LANES + i] = row[i]
+                s[VALUE * L + i] = row[i]
             for i in range(count, LANES):
-                s[VALUE * LANES + i] = ZERO
+                s[VALUE * L + i] = ZERO
             if number == 0:
                 each_pull(lack_pull, s)
             elif number == 1:
@@ -402,7 +391,7 @@ def gradient(begin, end, s, numbers, a, b, upstream, out):  # type: ignore[no-un
                 along_pull(misfit_pull, s, 1)
         whole = out[4 * at : 4 * (at + count)]
         for i in range(count):
-            whole[4 * i] = s[PULL * LANES + i]
-            whole[4 * i + 1] = s[(PULL + 1) * LANES + i]
-            whole[4 * i + 2] = s[(PULL + 2) * LANES + i]
-            whole[4 * i + 3] = s[(PULL + 3) * LANES + i]
+            whole[4 * i] = s[PULL * L + i]
+            whole[4 * i + 1] = s[(PULL + 1) * L + i]
+            whole[4 * i + 2] = s[(PULL + 2) * L + i]
+            whole[4 * i + 3] = s[(PULL + 3) * L + i]

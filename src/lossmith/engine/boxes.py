@@ -12,7 +12,9 @@ intersection, union and hull:
     grow_x   (w − W)/cw                  grow_y   (h − H)/ch
     misfit_x |w − W|/max(w, W)           misfit_y |h − H|/max(h, H)
 
-Sizes are never negative: an inverted box has none. IoU is 0 where U = 0, everything else 0 where its denominator is 0.
+Sizes are never negative: an inverted box has none, and the hull contains its centre. IoU is 0 where U = 0, everything
+else is 0 where its denominator is 0.
+
 The errors are sums of parts that are not negative (what one box has beyond the other), so nothing cancels when two
 boxes nearly agree. Where two edges coincide the derivative is the mean of both sides: identical boxes have gradient 0.
 
@@ -93,12 +95,13 @@ class Axis(NamedTuple):
 
 
 def _axis(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Axis:
+    shift = ((low - other_low) + (high - other_high)) / 2
     return Axis(
         size=(high - low).clamp(min=0),
         other=(other_high - other_low).clamp(min=0),
         shared=(torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0),
-        hull=(torch.maximum(high, other_high) - torch.minimum(low, other_low)).clamp(min=0),
-        shift=((low - other_low) + (high - other_high)) / 2,
+        hull=torch.maximum(torch.maximum(high, other_high) - torch.minimum(low, other_low), shift.abs()),
+        shift=shift,
     )
 
 
