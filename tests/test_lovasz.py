@@ -43,7 +43,9 @@ def jaccard_loss(wrong: set[int], foreground: set[int], weight: list[float]) -> 
     return sum(weight[i] for i in wrong) / union if wrong else 0.0
 
 
-def brute_force(errors: list[float], inside: list[bool], weight: list[float] | None = None) -> tuple[float, list[float]]:
+def brute_force(
+    errors: list[float], inside: list[bool], weight: list[float] | None = None
+) -> tuple[float, list[float]]:
     """The extension and the charge of each pixel."""
     weight = weight or [1.0] * len(errors)
     foreground = {i for i, yes in enumerate(inside) if yes}

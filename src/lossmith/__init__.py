@@ -7,17 +7,23 @@
 >>> value.backward()
 """
 
-from . import distance, weighting
+from . import box, distance, weighting
 from .boundary import *  # noqa: F403  every loss of the family, also those written tomorrow
-from .divergence import *  # noqa: F403  every loss of the family, also those written tomorrow
+from .box import *  # noqa: F403
+from .distribution import *  # noqa: F403
+from .distribution import generalized_focal, integral
+from .divergence import *  # noqa: F403
 from .divergence import cross_entropy, entropy, information, kl_divergence
 from .engine import use_engine
+from .gfl import *  # noqa: F403
 from .loss import CATALOGUE, Loss, Sum
 from .lovasz import *  # noqa: F403
+from .mining import hard_examples
 from .names import catalogue, parse
 from .pixel import *  # noqa: F403
 from .recipes import *  # noqa: F403
 from .region import *  # noqa: F403
+from .regression import *  # noqa: F403
 from .schedule import ramp
 from .structure import *  # noqa: F403
 from .supervision import DeepSupervision
@@ -27,12 +33,16 @@ __all__ = [
     "DeepSupervision",
     "Loss",
     "Sum",
+    "box",
     "catalogue",
     "cross_entropy",
     "distance",
     "entropy",
     "information",
     "kl_divergence",
+    "generalized_focal",
+    "hard_examples",
+    "integral",
     "parse",
     "ramp",
     "use_engine",

@@ -205,7 +205,7 @@ class Sum(Loss):
     """Losses added with weights: what `dice + 0.5 * focal` makes. Terms with the same input share one pass over it.
 
     Raises:
-        ValueError: when terms disagree on `ignore_index` or `task`, or one has reduction="none".
+        ValueError: when terms of the same input disagree on what it is, or one has reduction="none".
     """
 
     family = "sum"
@@ -220,8 +220,12 @@ class Sum(Loss):
         for _, term in terms:
             if term.reduction == "none":
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
-        for setting in ("ignore_index", "task"):
-            for slot in {term.slot for _, term in terms}:
+        for slot in {term.slot for _, term in terms}:
+            readers = {term.inputs: term for _, term in terms if term.slot == slot}
+            if len(readers) > 1:
+                listed = " and ".join(f"{term!r}" for term in readers.values())
+                raise ValueError(f"{listed} read the input {slot!r} in different ways and cannot be added")
+            for setting in ("ignore_index", "task", "fmt"):
                 said = {
                     term: getattr(term, setting) for _, term in terms if term.slot == slot and setting in term.fields
                 }

@@ -77,6 +77,13 @@ _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<string>'[^']*'|\"[^\"]*\")"
     r"|(?P<sign>[-+*(),=\[\]]))"
 )
+
+
+def _known(word: str) -> type[Loss] | None:
+    """The loss of this name, alias or class name."""
+    return CATALOGUE.get(ALIASES.get(word, word)) or {cls.__name__: cls for cls in CATALOGUE.values()}.get(word)
+
+
 _CONSTANTS = {"none": None, "true": True, "false": False}
 Value = Loss | Schedule | float
 
@@ -151,14 +158,17 @@ class _Parser:
             return value
         if kind != "name":
             self._fail(position, f"expected a loss or a number, got {word!r}" if word else "the text ends too early")
-        settings = self._settings() if self._peek() == "(" else {}
         if word == "ramp":
+            settings = self._settings() if self._peek() == "(" else {}
             try:
                 return ramp(**settings)
             except (TypeError, ValueError):
                 self._fail(position, "write ramp(start=0.01, step=0.01, stop=1.0)")
-        classes = {cls.__name__: cls for cls in CATALOGUE.values()}
-        cls = CATALOGUE.get(ALIASES.get(word, word)) or classes.get(word)
+        return self._loss(word, position)
+
+    def _loss(self, word: str, position: int) -> Loss:
+        settings = self._settings() if self._peek() == "(" else {}
+        cls = _known(word)
         if cls is None:
             self._fail(position, f"no loss is called {word!r}; {nearest(word, {*CATALOGUE, *ALIASES})}")
         extra = {k: v for k, v in self.shared.items() if k in cls.fields}
@@ -193,6 +203,8 @@ class _Parser:
             return word[1:-1]
         if kind == "name" and word.lower() in _CONSTANTS:
             return _CONSTANTS[word.lower()]
+        if kind == "name" and _known(word):
+            return self._loss(word, position)
         if word in ("[", "("):
             close = {"[": "]", "(": ")"}[word]
             items = []

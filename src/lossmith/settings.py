@@ -9,6 +9,7 @@ and the values that the tests try. To change an inherited default, annotate the 
 
 from __future__ import annotations
 
+import copy
 import difflib
 import math
 import numbers
@@ -159,6 +160,11 @@ def _numeric(value: Any, low: float = 0.0) -> bool:
         return False
 
 
+def _same(value: Any, default: Any) -> bool:
+    """Whether a setting has its default; modules are the same if they are written the same."""
+    return repr(value) == repr(default) if isinstance(value, nn.Module) else bool(value == default)
+
+
 @dataclass_transform(kw_only_default=True)
 class Settings(nn.Module):
     """Turns the annotated class attributes of its subclasses into settings; tensor-valued ones become buffers."""
@@ -196,6 +202,8 @@ class Settings(nn.Module):
         self._given: dict[str, Any] = {}
         for name, default in self.fields.items():
             value = given.get(name, default)
+            if value is default and isinstance(default, nn.Module):
+                value = copy.deepcopy(default)  # a module belongs to one owner
             wrong = _problem(value, self.hints[name])
             if wrong:
                 raise TypeError(f"{who}: {name} must be {wrong}, got {value!r}")
@@ -221,5 +229,5 @@ class Settings(nn.Module):
         return dict(self._given)
 
     def __repr__(self) -> str:
-        said = [f"{k}={v!r}" for k, v in self._given.items() if v != self.fields[k]]
+        said = [f"{k}={v!r}" for k, v in self._given.items() if not _same(v, self.fields[k])]
         return f"{type(self).__name__}({', '.join(said)})"

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from types import TracebackType
@@ -47,11 +48,10 @@ class Curve(NamedTuple):
         return power(miss, self.gamma) * (1 + self.gamma * p * share)
 
 
-def power(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for x >= 0, with a finite slope at x = 0 where the exponent is below 1."""
+def power(x: Tensor, exponent: float, floor: float = 1e-30) -> Tensor:
+    """x ** exponent for x >= 0; with an exponent below 1 linear up to `floor`, so that the slope at 0 is finite."""
     if exponent == 0 or exponent >= 1:
         return x**exponent
-    floor = 1e-30  # small enough to change nothing, large enough for a float32
     return torch.where(x <= floor, x * floor ** (exponent - 1), x.clamp(min=floor) ** exponent)
 
 
@@ -193,7 +193,7 @@ def statistics(problem: Problem) -> Stats:
     from . import plain
     from .field import add_fields
 
-    if _fused(problem):
+    if kernels_serve(lambda: _why_not_fused(problem)):
         from . import cpu
 
         stats = cpu.statistics(problem)
@@ -210,18 +210,18 @@ def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
     """
     from . import ranking as plain_ranking
 
-    if plain_ranking.sorts(problem, ranking) or not _fused(problem):
+    if plain_ranking.sorts(problem, ranking) or not kernels_serve(lambda: _why_not_fused(problem)):
         return plain_ranking.ranked(problem, ranking)
     from . import ranking_cpu
 
     return ranking_cpu.ranked(problem, ranking)
 
 
-def _fused(problem: Problem) -> bool:
-    """Whether the kernels serve the problem."""
+def kernels_serve(why_not: Callable[[], str | None]) -> bool:
+    """Whether the kernels take a call: what `use_engine` says, and `why_not`, which says why they cannot."""
     if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
         return False
-    reason = _why_not_fused(problem)
+    reason = why_not() if _has_numba() else "numba is not installed"
     if reason is not None and _choice == "fused":
         raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
     return reason is None
@@ -230,8 +230,6 @@ def _fused(problem: Problem) -> bool:
 def _why_not_fused(problem: Problem) -> str | None:
     from . import cpu, plain
 
-    if not _has_numba():
-        return "numba is not installed"
     given = (problem.logits, problem.target, problem.weight, problem.sample)
     if torch.compiler.is_compiling() or any(x is not None and plain.transformed(x) for x in given):
         return "the kernels cannot be traced by torch.compile or torch.func"

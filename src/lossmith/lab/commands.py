@@ -130,7 +130,7 @@ def list_losses(json: Json = False) -> None:
     """List every loss: name, family, range, settings."""
     rows = ls.catalogue()
     if json:
-        typer.echo(dumps([_row_as_json(row) for row in rows], indent=1, ensure_ascii=False))
+        typer.echo(dumps([_row_as_json(row) for row in rows], indent=1, ensure_ascii=False, default=repr))
         return
     table = Table("name", "family", "range", "settings and defaults", "what it is", header_style="bold", box=None)
     for row in rows:
@@ -147,7 +147,7 @@ def show(
     row = _find(name)
     text = inspect.getdoc(row.cls) or row.summary
     if json:
-        typer.echo(dumps({**_row_as_json(row), "documentation": text}, indent=1, ensure_ascii=False))
+        typer.echo(dumps({**_row_as_json(row), "documentation": text}, indent=1, ensure_ascii=False, default=repr))
         return
     console = Console(highlight=False, markup=False)
     console.print(f"{row.name} ({row.cls.__name__}, {row.family} family)", style="bold")

@@ -1,0 +1,236 @@
+"""Entry point for boxes: how two boxes lie to each other, as numbers without a unit, each worked out once per call.
+
+A box loss is a formula over an `Overlap`, and names the fields that it reads. A sum of box losses asks once for the
+union. With w, h the sizes of the prediction, W, H those of the target, iw, ih those of the intersection, cw, ch those
+of the enclosing box (the hull), dx, dy from the target's centre to the prediction's, I, U and A the areas of
+intersection, union and hull:
+
+    lack     1 − I/U                     iou      I/U
+    spare    (A − U)/A                   drift    (dx² + dy²)/(cw² + ch²)
+    turn     atan(W/H) − atan(w/h)       slant    2 |dx dy|/(dx² + dy²), 1 on a diagonal
+    shift_x  dx/cw                       shift_y  dy/ch
+    grow_x   (w − W)/cw                  grow_y   (h − H)/ch
+    misfit_x |w − W|/max(w, W)           misfit_y |h − H|/max(h, H)
+
+Sizes are never negative: an inverted box has none, and the hull contains its centre. IoU is 0 where U = 0, everything
+else is 0 where its denominator is 0.
+
+The errors are sums of parts that are not negative (what one box has beyond the other), so nothing cancels when two
+boxes nearly agree. Where two edges coincide the derivative is the mean of both sides: identical boxes have gradient 0.
+
+Plain torch here; `box_kernels.py` has the same fields for the CPU, and their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import kernels_serve
+from .plain import transformed
+
+TINY = 1e-37  # as good as 0: the inverse of anything smaller overflows float32
+_ALONE = 1 << 17  # boxes below which another thread costs more than it saves
+
+
+class Overlap:
+    """The fields that were asked for, each shaped like the boxes without their last axis."""
+
+    lack: Tensor
+    iou: Tensor
+    spare: Tensor
+    drift: Tensor
+    turn: Tensor
+    slant: Tensor
+    shift_x: Tensor
+    shift_y: Tensor
+    grow_x: Tensor
+    grow_y: Tensor
+    misfit_x: Tensor
+    misfit_y: Tensor
+
+    def __init__(self, known: dict[str, Tensor]) -> None:
+        for name, value in known.items():
+            setattr(self, name, value)
+
+
+FIELDS = tuple(Overlap.__annotations__)  # in the order of the numbers in box_kernels.py
+
+
+def over(a: Tensor, b: Tensor) -> Tensor:
+    """a / b, and 0 (without a gradient) where b is 0. A NaN passes the guard and stays."""
+    nothing = b.abs() < TINY
+    return torch.where(nothing, 0.0, a / torch.where(nothing, 1.0, b))
+
+
+def overlap(a: Tensor, b: Tensor, reads: Iterable[str]) -> Overlap:
+    """The fields named in `reads` for boxes (…, 4) with corners x1, y1, x2, y2, by the engine that is in use."""
+    wanted = sorted({*reads}, key=FIELDS.index)
+    if kernels_serve(lambda: _refuses(a, b)):
+        rows = _Fields.apply(a, b, tuple(wanted))  # type: ignore[no-untyped-call]
+        return Overlap(dict(zip(wanted, rows, strict=True)))
+    return plain_overlap(a, b, wanted)
+
+
+def plain_overlap(a: Tensor, b: Tensor, reads: Iterable[str]) -> Overlap:
+    """The same in ordinary torch; the boxes broadcast."""
+    x1, y1, x2, y2 = a.unbind(-1)
+    left, top, right, bottom = b.unbind(-1)
+    x, y = _axis(x1, x2, left, right), _axis(y1, y2, top, bottom)
+    return Overlap({name: _FORMULAS[name](x, y) for name in reads})
+
+
+class Axis(NamedTuple):
+    """Two intervals: their sizes, those of the common part and of the hull, and from one centre to the other."""
+
+    size: Tensor
+    other: Tensor
+    shared: Tensor
+    hull: Tensor
+    shift: Tensor
+
+
+def _axis(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Axis:
+    shift = ((low - other_low) + (high - other_high)) / 2
+    return Axis(
+        size=(high - low).clamp(min=0),
+        other=(other_high - other_low).clamp(min=0),
+        shared=(torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0),
+        hull=torch.maximum(torch.maximum(high, other_high) - torch.minimum(low, other_low), shift.abs()),
+        shift=shift,
+    )
+
+
+def _missed(x: Axis, y: Axis) -> Tensor:
+    """U − I: what each box has beyond the other."""
+    own = (x.size - x.shared) * y.size + x.shared * (y.size - y.shared)
+    return own + (x.other - x.shared) * y.other + x.shared * (y.other - y.shared)
+
+
+def _lack(x: Axis, y: Axis) -> Tensor:
+    missed = _missed(x, y)
+    union = missed + x.shared * y.shared
+    return torch.where(union.abs() < TINY, 1.0, over(missed, union))
+
+
+def _iou(x: Axis, y: Axis) -> Tensor:
+    shared = x.shared * y.shared
+    return over(shared, _missed(x, y) + shared)
+
+
+def _spare(x: Axis, y: Axis) -> Tensor:
+    """The corners that neither box covers, and the gaps between boxes that do not touch."""
+    a, b, c, d = x.size - x.shared, x.other - x.shared, y.size - y.shared, y.other - y.shared
+    cover = x.shared + a + b
+    corners = a * d + b * c + (x.hull - cover) * y.hull + (y.hull - (y.shared + c + d)) * cover
+    return over(corners, x.hull * y.hull)
+
+
+def _drift(x: Axis, y: Axis) -> Tensor:
+    return over(x.shift.square() + y.shift.square(), x.hull.square() + y.hull.square())
+
+
+def _turn(x: Axis, y: Axis) -> Tensor:
+    return _angle(x.other, y.other) - _angle(x.size, y.size)
+
+
+def _angle(w: Tensor, h: Tensor) -> Tensor:
+    """atan(w / h), 0 (without a gradient) for a point."""
+    point = w.square() + h.square() < TINY
+    return torch.atan2(torch.where(point, 0.0, w), torch.where(point, 1.0, h))
+
+
+def _slant(x: Axis, y: Axis) -> Tensor:
+    return over(2 * x.shift.abs() * y.shift.abs(), x.shift.square() + y.shift.square())
+
+
+def _misfit(x: Axis) -> Tensor:
+    return over((x.size - x.other).abs(), torch.maximum(x.size, x.other))
+
+
+_FORMULAS: dict[str, Any] = {
+    "lack": _lack,
+    "iou": _iou,
+    "spare": _spare,
+    "drift": _drift,
+    "turn": _turn,
+    "slant": _slant,
+    "shift_x": lambda x, y: over(x.shift, x.hull),
+    "shift_y": lambda x, y: over(y.shift, y.hull),
+    "grow_x": lambda x, y: over(x.size - x.other, x.hull),
+    "grow_y": lambda x, y: over(y.size - y.other, y.hull),
+    "misfit_x": lambda x, y: _misfit(x),
+    "misfit_y": lambda x, y: _misfit(y),
+}
+
+
+def _refuses(a: Tensor, b: Tensor) -> str | None:
+    """Why the kernels cannot take these boxes; None if they can."""
+    if a.device.type != "cpu":
+        return f"the kernels run on the CPU, not on {a.device.type}"
+    if a.dtype != torch.float32:
+        return f"the kernels take boxes in float32, bfloat16 and float16, not {a.dtype}"
+    if torch.compiler.is_compiling() or transformed(a) or transformed(b):
+        return "the kernels cannot be traced by torch.compile or torch.func"
+    if a.layout != torch.strided or b.layout != torch.strided:
+        return "the kernels take ordinary dense tensors"
+    return "target boxes that require a gradient" if b.requires_grad else None
+
+
+class _Fields(torch.autograd.Function):
+    """Boxes to their wanted fields by the kernels. Nothing is kept but the boxes themselves."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
+        from . import box_kernels as k
+
+        ctx.save_for_backward(a, b)
+        ctx.wanted = wanted
+        out = torch.empty(len(wanted), *a.shape[:-1])
+        _run(k.fields, _numbers(wanted), a, b, out)
+        return tuple(out)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        from . import box_kernels as k
+
+        a, b = ctx.saved_tensors
+        if torch.is_grad_enabled():  # differentiated twice: by the plain engine, which autograd can follow further
+            known = plain_overlap(a, b, ctx.wanted)
+            values = [getattr(known, name) for name in ctx.wanted]
+            (gradient,) = torch.autograd.grad(values, a, upstream, create_graph=True)
+            return gradient, None, None
+        gradient = torch.empty(a.shape)
+        _run(k.gradient, _numbers(ctx.wanted), a, b, torch.stack(upstream), gradient)
+        return gradient, None, None
+
+
+def _numbers(wanted: tuple[str, ...]) -> Any:
+    return np.array([FIELDS.index(name) for name in wanted], np.int64)
+
+
+def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
+    """All boxes, on as many threads as torch uses."""
+    from . import box_kernels as k
+    from .cpu import _pool
+
+    arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
+    count = arrays[0].size // 4
+    threads = max(1, min(torch.get_num_threads(), count // _ALONE))
+
+    def work(begin: int, end: int) -> None:
+        kernel(begin, end, torch.empty(k.ROWS * k.LANES).numpy(), numbers, *arrays)
+
+    if threads == 1:
+        work(0, count)
+        return
+    work(0, 0)  # compile here: in a thread it could deadlock on the import lock
+    edges = [count * i // threads for i in range(threads + 1)]
+    others = [_pool().submit(work, *edges[i : i + 2]) for i in range(1, threads)]
+    work(*edges[:2])
+    for other in others:
+        other.result()
