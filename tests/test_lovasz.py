@@ -5,6 +5,7 @@ The judge is a brute force of its own: the pixels in order, one by one, with set
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_it_is_a_choquet_integral():
     e = torch.where(y == 1, 1 - p, p)
     edges = [0.0, *sorted(e.tolist())]
     area = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         wrong = {i for i, x in enumerate(e.tolist()) if x >= high}
         area += (high - low) * jaccard_loss(wrong, set(y.nonzero().flatten().tolist()), [1.0] * len(e))
     close(ls.LovaszSoftmaxLoss(exact=True)(p.logit()[None, None], y[None]), number(area), 1e-12)

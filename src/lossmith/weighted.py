@@ -149,8 +149,8 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
     def shares(self, batch: Batch) -> Tensor:
         labels, valid = batch.labels
-        space = len(batch.space)
-        flat = labels.reshape(-1, 1, *labels.shape[labels.ndim - space :]).float()
+        flat = labels.unsqueeze(1) if batch.softmax else labels.flatten(0, 1).unsqueeze(1)
+        flat = flat.float()
         known = valid.reshape(flat.shape)
         highest = window_max(flat.masked_fill(~known, -math.inf), self.kernel_size)
         lowest = -window_max(-flat.masked_fill(~known, math.inf), self.kernel_size)
