@@ -318,8 +318,8 @@ class ConservativeLoss(PixelLoss):
     def formula(self, u: Tensor) -> Tensor:
         kappa = math.log(self.base)
         v = u.clamp(min=1e-30) / kappa
-        second = v.log() / kappa
-        return self.lam * (1 - v) ** 2 * (second.abs() if self.form == "abs" else second)
+        second = v.log().abs() if self.form == "abs" else v.log()
+        return (self.lam / kappa) * ((1 - v).square() * second)
 
 
 class QuadraticLoss(PixelLoss):
