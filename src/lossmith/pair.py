@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .batch import _checked_denominator
 from .engine.boxes import Overlap, overlap
 from .engine.plain import can_look
 from .loss import Loss
+from .validation import checked_denominator
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
 
@@ -35,7 +35,7 @@ class Elements:
     def __init__(
         self, who: str, given: Tensor, shape: torch.Size, weight: Tensor | None, denominator: Tensor | float | None
     ) -> None:
-        self.who, self.denominator = who, _checked_denominator(who, denominator)
+        self.who, self.denominator = who, checked_denominator(who, denominator)
         self.dtype = torch.float64 if given.dtype == torch.float64 else torch.float32
         self.weight = None if weight is None else self._checked(weight, given, shape)
 
