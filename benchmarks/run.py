@@ -89,6 +89,7 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
         ours("focal"),
         ours("tversky"),
         ours("gdl"),
+        ours("lovasz"),
         ours("dice + ce"),
         ours("dice + focal"),
         ours("dice + ce + focal + tversky"),
@@ -101,6 +102,7 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
     ]
     if spatial == 2:
         found.append(kornia("focal_loss", "focal", alpha=None, gamma=2.0, reduction="mean"))
+        found += [ours("lovasz(per_image=true)"), kornia("lovasz_softmax_loss", "lovasz(per_image=true)")]
     return found
 
 

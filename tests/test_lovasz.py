@@ -164,12 +164,12 @@ def test_charges_are_a_subgradient(bins, share, engine):
 
 def test_charges_are_the_mean_of_the_two_orders(engine):
     """Six pixels on one level: the average of "foreground first" and "background first"."""
-    p, y = torch.full((6,), 0.5, dtype=torch.float64), torch.tensor([1, 1, 0, 0, 0, 0])
-    first, last = (torch.tensor(brute_force([2 - x, 2 - x, *[1.0] * 4], [True] * 2 + [False] * 4)[1]) for x in (0, 2))
-    expected = torch.stack([(x[:2].mean() + y[:2].mean()) / 2 for x, y in [(first, last)]]).repeat(2)
-    found = charges(2, p, y)
-    close(found[:2], expected, 1e-5)
-    close(found[2:].sum(), 1 - expected.sum(), 1e-5)
+    inside = [True] * 2 + [False] * 4
+    first, last = (number(brute_force([e, e, 1.0, 1.0, 1.0, 1.0], inside)[1]) for e in (2.0, 0.0))
+    expected = (first + last) / 2
+    found = charges(2, torch.full((6,), 0.5, dtype=torch.float64), number(inside).long())
+    for some in (slice(0, 2), slice(2, 6)):
+        close(found[some], expected[some].mean().expand_as(found[some]), 1e-5)
 
 
 @by_loss
@@ -356,14 +356,18 @@ def test_degenerate_inputs_are_finite(cls, dtype, engine):
                         assert (gradient == 0).all()
 
 
-def test_impossible_classes_cost_nothing(engine):
+@by_loss
+@pytest.mark.parametrize("bins", [16, 4096])
+def test_impossible_classes_cost_nothing(cls, bins, engine):
     logits, y = logits_of(1, 3, 90).float(), labels_of(3, 1, 90)
     more = torch.cat([logits, torch.full((1, 1, 90), -math.inf)], 1)
-    value, gradient = valued(ls.LovaszSoftmaxLoss(bins=16, **IGNORE), logits, y)
-    found, mine = valued(ls.LovaszSoftmaxLoss(bins=16, classes=(0, 1, 2), **IGNORE), more, y)
+    task = {} if "multiclass" in cls.tasks else {"task": "multilabel"}
+    value, gradient = valued(cls(bins=bins, **task, **IGNORE), logits, y)
+    found, mine = valued(cls(bins=bins, classes=(0, 1, 2), **task, **IGNORE), more, y)
     close(found, value, 1e-6)
     close(mine[:, :3], gradient, 1e-6)
     assert (mine[:, 3] == 0).all()
+    assert cls(bins=bins, absent="keep", classes=(3,), **task, **IGNORE)(more, y) == 0
 
 
 @by_loss
@@ -410,6 +414,16 @@ def test_vmap_and_functional_gradients():
     found = torch.func.vmap(torch.func.grad(lambda z, t: loss(z[None], t[None])))(logits, y)
     expected = torch.stack([valued(loss, z[None], t[None])[1][0] for z, t in zip(logits, y, strict=True)])
     close(found, expected, 1e-6)
+
+
+def test_shared_settings_change_the_value(engine):
+    logits, y = logits_of(3, 4, 6, 6), labels_of(4, 3, 6, 6)
+    loss = ls.LovaszSoftmaxLoss(**IGNORE)
+    assert loss(logits, y) == ls.LovaszSoftmaxLoss(reduction="sum", **IGNORE)(logits, y)
+    changes = [{"class_weight": [0.5, 1.0, 2.0, 3.0]}, {"per_image": True}, {"classes": [1, 2]}, {"task": "multilabel"}]
+    changes += [{"include_background": False}, {"per_image": True, "reduction": "sum"}, {"bins": 20}]
+    values = {float(ls.LovaszSoftmaxLoss(**{**IGNORE, **more})(logits, y)) for more in [{}, *changes]}
+    assert len(values) == 1 + len(changes)
 
 
 def test_equal_terms_are_ranked_once(monkeypatch):
