@@ -31,6 +31,7 @@ import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data import Data
 from lossmith.lab.train import Settings, run_trial
+from lossmith.loss import Dense
 
 Watch = Callable[[str, int, int | None], None]
 
@@ -45,7 +46,10 @@ def parse_loss(text: str, settings: Settings, classes: int) -> nn.Module:
     label = torch.zeros(2, 32, 32, dtype=torch.long)
     label[:, 8:16, 8:16] = 1
     try:
-        loss: nn.Module = ls.parse(text, **shared)
+        loss = ls.parse(text, **shared)
+        stranger = next((term for _, term in loss.terms if not isinstance(term, Dense)), None)
+        if stranger is not None:
+            raise ValueError(f"{stranger.name} ({stranger.family} family) reads no pixels and cannot train on masks")
         value = loss(logits, label)
         if value.shape != ():
             raise ValueError(f"gives {tuple(value.shape)} values, not one; drop reduction=")
