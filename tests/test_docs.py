@@ -10,23 +10,30 @@ import pytest
 import lossmith as ls
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text()
 
 
-def test_readme_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("document", ["README.md", "docs/boxes.md"])
+def test_examples_run(document, monkeypatch):
+    monkeypatch.setattr("lossmith.loss.CATALOGUE", dict(ls.loss.CATALOGUE))  # a loss that an example defines
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
     assert blocks
-    space: dict = {}
+    space: dict = {"__name__": "example"}
     for block in blocks:
         exec(block, space)
     assert isinstance(space["loss"], ls.Loss)
+
+
+def test_the_picture_of_edges_is_drawn_from_values():
+    space: dict = {"__name__": "draw", "__file__": str(ROOT / "docs/draw_dfl.py")}
+    exec((ROOT / "docs/draw_dfl.py").read_text(), space)
+    assert space["draw"]() == (ROOT / "docs/dfl.svg").read_text()
 
 
 def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 50
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/decisions.md"])
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/decisions.md", "docs/boxes.md"])
 def test_files_named_in_documents_exist(document):
     for name in re.findall(r"`([\w/]+\.(?:py|md|json|txt|toml))`", (ROOT / document).read_text()):
         places = [ROOT / name, ROOT / "src/lossmith" / name, ROOT / "src/lossmith/engine" / name]

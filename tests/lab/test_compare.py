@@ -202,6 +202,8 @@ def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_pat
         ("ce(class_weight=[1, 2, 3])", "multiclass", "class_weight"),
         ('ce(reduction="none")', "multiclass", "drop reduction="),
         ("ce(class_weight=[1, 2, 3])", "binary", "class_weight"),
+        ("focal + giou", "multiclass", "giou (box family) reads no pixels and cannot train on masks"),
+        ("smooth_l1", "binary", "smooth_l1 (regression family) reads no pixels"),
     ],
 )
 def test_a_loss_that_cannot_be_used_gets_one_line(

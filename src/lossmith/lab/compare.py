@@ -34,6 +34,7 @@ from lossmith.lab.data import Data
 from lossmith.lab.plan import Settings
 from lossmith.lab.train import run_trial
 from lossmith.lab.weights import with_weights
+from lossmith.loss import Dense
 
 Watch = Callable[[str, int, int | None], None]
 
@@ -51,7 +52,10 @@ def parse_loss(text: str, settings: Settings, data: Data) -> nn.Module:
         label[:, 8:16, 8:16] = 1
     logits = torch.zeros(2, channels, *label.shape[1:], requires_grad=True)
     try:
-        loss: nn.Module = ls.parse(with_weights(text, data), **shared)
+        loss = ls.parse(with_weights(text, data), **shared)
+        stranger = next((term for _, term in loss.terms if not isinstance(term, Dense)), None)
+        if stranger is not None:
+            raise ValueError(f"{stranger.name} ({stranger.family} family) reads no pixels and cannot train on masks")
         value = loss(logits, label)
         if value.shape != ():
             raise ValueError(f"gives {tuple(value.shape)} values, not one; drop reduction=")
