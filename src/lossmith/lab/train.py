@@ -87,8 +87,8 @@ def run_trial(
         losses.append(number)
         step_times.append(end - begin)
         loss_times.append(after - before)
-        if step * _EPOCHS // settings.steps > (step - 1) * _EPOCHS // settings.steps:
-            next_epoch()
+        for _ in range(step * _EPOCHS // settings.steps - (step - 1) * _EPOCHS // settings.steps):
+            next_epoch()  # several at once in a run of fewer steps than epochs
         if step in checkpoints and step < settings.steps:
             course["step"].append(step)
             course["score"].append(quick_score(model, data, settings))
