@@ -58,7 +58,10 @@ def compare(
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
     classes.txt names the classes, one a line.
 
-    class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on.
+    class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on; so are
+    the pairs of classes that nonadjacency forbids, if it does not name them.
+
+    An epoch of ramp(start=…, step=…, stop=…) is a hundredth of the run.
     """
     from lossmith.lab import builtin, report
     from lossmith.lab import compare as comparison
@@ -112,7 +115,7 @@ def compare(
             progress.advance(whole, (steps if step is None else step) - here)  # one that diverged has no more to do
             progress.update(bars[text, seed], completed=step, visible=step is not None)
 
-        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch)
+        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch, notes.print)
     results = report.write_report(trials, asked, images, settings, out)
     if json:
         typer.echo(comparison.as_json(results))

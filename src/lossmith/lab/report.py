@@ -13,8 +13,9 @@ import numpy as np
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from lossmith.lab import curves, figures, pictures
-from lossmith.lab.compare import as_json, parse_loss, read_predictions, write
+from lossmith.lab.compare import as_json, read_predictions, write
 from lossmith.lab.data import Data, Sample
+from lossmith.lab.losses import parse_loss
 from lossmith.lab.metrics import LOWER_IS_BETTER, scores_of
 from lossmith.lab.plan import Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, Ranking, Row, rank
@@ -88,6 +89,7 @@ def _render(
         per_class=[_class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
         confusions=[_confusion(row, trials) for row in ranking.rows if row.seeds and data.kind == "classification"],
         meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
+        counted={t["loss"]: t.get("counted", "") for t in trials},
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
         machines=_machines(trials),
         example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
