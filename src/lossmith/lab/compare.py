@@ -30,7 +30,7 @@ import torch
 
 from lossmith.lab import UserError
 from lossmith.lab.data import Data
-from lossmith.lab.losses import counted_pairs, parse_loss
+from lossmith.lab.losses import counted_pairs, parse_loss, reads_unlabelled
 from lossmith.lab.plan import Settings
 from lossmith.lab.train import run_trial
 
@@ -50,7 +50,8 @@ def run(
 
     On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than one
     trial on all cores, and the result does not depend on their number. `watch(loss, seed, step)` is called after each
-    step, with None when a trial is finished; `say` gets what was counted for a loss, a line each.
+    step, with None when a trial is finished; `say` gets a line for whatever the user should know of
+    a loss.
     Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
     """
     parsed = {text: parse_loss(text, settings, data) for text in losses}
@@ -59,6 +60,8 @@ def run(
     for text, found in counted.items():
         if found:
             say(f'--loss "{text}": {found}')
+        if data.unlabelled and not reads_unlabelled(parsed[text]):
+            say(f'--loss "{text}": reads labels only; the unlabelled images change nothing for it')
     _make_folders(out)
     finished = read_trials(out)
     _check_same(finished, meanings, settings, out)
@@ -160,7 +163,7 @@ def _make_folders(out: Path) -> None:
 
 def _check_same(trials: list[dict[str, Any]], meanings: dict[str, str], settings: Settings, out: Path) -> None:
     asked = settings.as_json()
-    del asked["data"]  # the same images under another path are the same data: the fingerprint decides
+    del asked["data"], asked["unlabelled"]  # the same images under another path are the same: the fingerprint decides
     for trial in trials:
         for name, value in asked.items():
             before = trial["settings"].get(name)

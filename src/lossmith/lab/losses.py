@@ -51,6 +51,11 @@ def counted_pairs(text: str, loss: Loss) -> str:
     return f"nonadjacency forbids {found} that never lie within {window} px in the labels to train on"
 
 
+def reads_unlabelled(loss: Loss) -> bool:
+    """Whether a term of the loss looks at pixels that are ignored, and so at images without labels."""
+    return any(term.wants().whole for _, term in loss.terms)
+
+
 def _parsed(text: str, settings: Settings, data: Data) -> Loss:
     weighted = with_weights(text, data)
     shared: dict[str, Any] = {"ignore_index": settings.ignore_index}

@@ -45,7 +45,7 @@ def write_report(
         "command": _command(losses, seeds, settings.as_json(), out),
         "settings": settings.as_json(),
         "classes": data.classes,
-        "images": {"train": len(data.train), "validation": len(data.validation)},
+        "images": {"train": len(data.train), "validation": len(data.validation), "unlabelled": len(data.unlabelled)},
         "kind": data.kind,
         "dimensions": data.dimensions,
         "class_shares": data.shares(),
@@ -111,8 +111,9 @@ def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path)
     for loss in losses:
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)]
-    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device"):
-        if name == "crop" and not settings["crop"]:
+    optional = ("crop", "unlabelled", "unlabelled_batch")
+    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch"):
+        if name in optional and not settings[name]:
             continue
         words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join([*words, "--out", str(out)])
