@@ -12,9 +12,11 @@ import torch
 from lossmith.lab import UserError
 from lossmith.lab import compare as comparison
 from lossmith.lab.data import Data, read_folder
+from lossmith.lab.losses import parse_loss
 from lossmith.lab.metrics import METRICS
 from lossmith.lab.plan import Crops, Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, rank
+from lossmith.loss import Loss
 
 Trials = list[dict[str, Any]]
 
@@ -142,7 +144,7 @@ def test_a_loss_that_overflows_is_a_result(data: Data, settings: Settings, tmp_p
 def test_a_loss_that_turns_nan_later_is_a_result(
     data: Data, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Breaks(torch.nn.Module):
+    class Breaks(Loss):
         calls = 0
 
         def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -194,6 +196,22 @@ def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_pat
     assert max(still["training"]["loss"]) == 0
 
 
+def test_an_epoch_is_a_hundredth_of_a_run_however_short(data: Data, settings: Settings, tmp_path: Path) -> None:
+    steep, whole = run(data, ["ramp(start=0, step=0.01, stop=0.5)*ce", "0.5*ce"], 1, settings, tmp_path)
+    steep, whole = sorted((steep, whole), key=lambda t: t["loss"] == "0.5*ce")
+    assert steep["training"]["loss"][0] == 0
+    # Epoch 25 of 100 stands before step 2 of 4, epoch 50 before step 3; the weights differ by the first steps alone.
+    assert steep["training"]["loss"][1] == pytest.approx(whole["training"]["loss"][0] / 2, rel=0.3)
+
+
+def test_two_ramps_move_one_loss_to_another(data: Data, settings: Settings, tmp_path: Path) -> None:
+    text = "(1 - ramp(start=0, step=0.01, stop=1))*gdl + ramp(start=0, step=0.01, stop=1)*boundary"
+    moving, gdl = run(data, [text, "gdl"], 1, settings, tmp_path)
+    moving, gdl = sorted((moving, gdl), key=lambda t: t["loss"] == "gdl")
+    assert moving["training"]["loss"][0] == gdl["training"]["loss"][0]
+    assert moving["training"]["loss"][3] != gdl["training"]["loss"][3]
+
+
 @pytest.mark.parametrize(
     ("text", "task", "message"),
     [
@@ -202,15 +220,24 @@ def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_pat
         ("ce(class_weight=[1, 2, 3])", "multiclass", "class_weight"),
         ('ce(reduction="none")', "multiclass", "drop reduction="),
         ("ce(class_weight=[1, 2, 3])", "binary", "class_weight"),
-        ("focal + giou", "multiclass", "giou (box family) reads no pixels and cannot train on masks"),
-        ("smooth_l1", "binary", "smooth_l1 (regression family) reads no pixels"),
+        ("kl", "multiclass", "kl needs a target of probabilities; with labels it is ce"),
+        ("dice + 0.1*kl", "binary", "kl needs a target of probabilities; with labels it is ce"),
+        ("entropy", "multiclass", "entropy reads no labels and learns nothing alone; add it to another: ce + 0.1*"),
+        ("nonadjacency", "multiclass", "nonadjacency reads no labels"),
+        ("dice2", "multiclass", "dice2 takes a yes or no at each pixel: use --task binary"),
+        ("ce + lovasz_hinge", "multiclass", "lovasz_hinge takes a yes or no at each pixel: use --task binary"),
+        ("giou", "multiclass", "giou needs pairs of boxes (lossmith lab box-regression compares such losses)"),
+        ("gfl", "multiclass", "gfl needs the outputs of a detector; this data has labelled pixels"),
+        ("qfl", "binary", "qfl needs the outputs of a detector; this data has labelled pixels"),
+        ("ce + huber", "multiclass", "huber needs numbers to predict; this data has labelled pixels"),
+        ("ce + nonadjacency + nonadjacency(window=5)", "multiclass", "different windows"),
     ],
 )
 def test_a_loss_that_cannot_be_used_gets_one_line(
     data: Data, settings: Settings, text: str, task: str, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        comparison.parse_loss(text, replace(settings, task=task), data)
+        parse_loss(text, replace(settings, task=task), data)
     assert str(caught.value).startswith(f'--loss "{text}" ({task} task): ')
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -8,8 +8,8 @@ import pytest
 from discs import make_folder
 
 from lossmith.lab import UserError
-from lossmith.lab import compare as comparison
 from lossmith.lab.data import Data, read_folder
+from lossmith.lab.losses import parse_loss
 from lossmith.lab.plan import Settings
 from lossmith.lab.weights import NAMES, with_weights
 
@@ -69,11 +69,11 @@ def test_only_names_are_replaced(data: Data) -> None:
 
 def test_an_unknown_name_gets_one_line(data: Data, settings: Settings) -> None:
     with pytest.raises(UserError, match=r"no class_weight is called 'invers'; did you mean 'inverse'\?$"):
-        comparison.parse_loss('ce(class_weight="invers")', settings, data)
+        parse_loss('ce(class_weight="invers")', settings, data)
 
 
 def test_a_binary_loss_takes_the_weights_of_background_and_foreground(folder: Path, settings: Settings) -> None:
     data = read_folder(folder, "discs", "binary", -100)
-    loss = comparison.parse_loss('ce(class_weight="inverse")', replace(settings, task="binary"), data)
+    loss = parse_loss('ce(class_weight="inverse")', replace(settings, task="binary"), data)
     n = data.counts(data.train).sum(0)
     assert loss.class_weight.tolist() == pytest.approx((n.sum() / n).tolist(), rel=1e-5)

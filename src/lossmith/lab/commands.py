@@ -49,6 +49,12 @@ def compare(
         int | None, typer.Option(min=1, help="Crops in a step: 8, in volumes 4; 32 whole images if those are labelled.")
     ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
+    unlabelled: Annotated[
+        Path | None, typer.Option(help="A folder of images without masks, for losses that read no labels.")
+    ] = None,
+    unlabelled_batch: Annotated[
+        int | None, typer.Option(min=1, help="Crops of those that join each step; as many as --batch.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -58,11 +64,17 @@ def compare(
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
     classes.txt names the classes, one a line.
 
-    class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on.
+    class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on; so are
+    the pairs of classes that nonadjacency forbids, if it does not name them.
+
+    Images of --unlabelled are cropped like the others and join each step with every pixel ignored. nonadjacency sees
+    them, all other losses skip them; entropy too. The labelled crops stay the same.
+
+    An epoch of ramp(start=…, step=…, stop=…) is a hundredth of the run.
     """
     from lossmith.lab import builtin, report
     from lossmith.lab import compare as comparison
-    from lossmith.lab.data import read_folder
+    from lossmith.lab.data import add_unlabelled, read_folder
     from lossmith.lab.plan import Settings, sizes
     from lossmith.lab.train import resolve_device
 
@@ -80,6 +92,10 @@ def compare(
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     images = read_folder(builtin.find_folder(data, notes.print), data, task, ignore_index)
+    if unlabelled:
+        images = add_unlabelled(images, unlabelled)
+    elif unlabelled_batch:
+        raise UserError(f"--unlabelled-batch {unlabelled_batch}: give the folder too: --unlabelled FOLDER")
     if images.source and not json:
         notes.print(f"{data}: {images.source}", style="dim")
     usual_crop, usual_batch, features = sizes(images)
@@ -96,6 +112,8 @@ def compare(
         ignore_index=ignore_index,
         device=device,
         features=features,
+        unlabelled=str(unlabelled) if unlabelled else None,
+        unlabelled_batch=(unlabelled_batch or batch or usual_batch) if unlabelled else None,
     )
 
     asked = [(text, seed) for text in losses for seed in range(seeds)]
@@ -112,7 +130,7 @@ def compare(
             progress.advance(whole, (steps if step is None else step) - here)  # one that diverged has no more to do
             progress.update(bars[text, seed], completed=step, visible=step is not None)
 
-        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch)
+        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch, notes.print)
     results = report.write_report(trials, asked, images, settings, out)
     if json:
         typer.echo(comparison.as_json(results))

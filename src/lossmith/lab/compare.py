@@ -11,6 +11,7 @@ Every file appears whole or not at all. Trials run seed by seed, so that stoppin
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -26,56 +27,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data import Data
+from lossmith.lab.losses import counted_pairs, parse_loss, reads_unlabelled
 from lossmith.lab.plan import Settings
 from lossmith.lab.train import run_trial
-from lossmith.lab.weights import with_weights
-from lossmith.loss import Dense
 
 Watch = Callable[[str, int, int | None], None]
 
 
-def parse_loss(text: str, settings: Settings, data: Data) -> nn.Module:
-    """The loss that a text means, tried once on labels like those of the run. Raises `UserError` in one line."""
-    shared: dict[str, Any] = {"ignore_index": settings.ignore_index}
-    if settings.task != "binary":
-        shared["task"] = settings.task
-    channels = 1 if settings.task == "binary" else len(data.classes)
-    if data.kind == "classification":
-        label = torch.tensor([0, 1])
-    else:
-        label = torch.zeros(2, *[32] * data.dimensions, dtype=torch.long)
-        label[:, 8:16, 8:16] = 1
-    logits = torch.zeros(2, channels, *label.shape[1:], requires_grad=True)
-    try:
-        loss = ls.parse(with_weights(text, data), **shared)
-        stranger = next((term for _, term in loss.terms if not isinstance(term, Dense)), None)
-        if stranger is not None:
-            raise ValueError(f"{stranger.name} ({stranger.family} family) reads no pixels and cannot train on masks")
-        value = loss(logits, label)
-        if value.shape != ():
-            raise ValueError(f"gives {tuple(value.shape)} values, not one; drop reduction=")
-        value.backward()
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise UserError(f'--loss "{text}" ({settings.task} task): {str(error).splitlines()[0]}') from error
-    return loss
-
-
 def run(
-    data: Data, losses: list[str], seeds: int, settings: Settings, out: Path, watch: Watch
+    data: Data,
+    losses: list[str],
+    seeds: int,
+    settings: Settings,
+    out: Path,
+    watch: Watch,
+    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Train what `out` does not hold yet. Returns all its trials, and whether Ctrl-C stopped the work.
 
     On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than one
     trial on all cores, and the result does not depend on their number. `watch(loss, seed, step)` is called after each
-    step, with None when a trial is finished.
+    step, with None when a trial is finished; `say` gets a line for whatever the user should know of
+    a loss.
     Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
     """
-    meanings = {text: repr(parse_loss(text, settings, data)) for text in losses}
+    parsed = {text: parse_loss(text, settings, data) for text in losses}
+    meanings = {text: repr(loss) for text, loss in parsed.items()}
+    counted = {text: counted_pairs(text, loss) for text, loss in parsed.items()}
+    for text, found in counted.items():
+        if found:
+            say(f'--loss "{text}": {found}')
+        if data.unlabelled and not reads_unlabelled(parsed[text]):
+            say(f'--loss "{text}": reads labels only; the unlabelled images change nothing for it')
     _make_folders(out)
     finished = read_trials(out)
     _check_same(finished, meanings, settings, out)
@@ -90,10 +76,10 @@ def run(
                 raise CancelledError
 
         torch.set_num_threads(1 if settings.device == "cpu" else cores)
-        loss = parse_loss(text, settings, data)
+        loss = copy.deepcopy(parsed[text])  # each trial starts its schedules anew
         record, predictions = run_trial(loss, seed, data, settings, on_step)
-        identity = {"loss": text, "meaning": meanings[text], "settings": settings.as_json()}
-        _save({**identity, **record, "machine": machine(settings.device, at_once)}, predictions, out)
+        named = {"loss": text, "meaning": meanings[text], "counted": counted[text], "settings": settings.as_json()}
+        _save({**named, **record, "machine": machine(settings.device, at_once)}, predictions, out)
         watch(text, seed, None)
 
     cores = torch.get_num_threads()
@@ -177,7 +163,7 @@ def _make_folders(out: Path) -> None:
 
 def _check_same(trials: list[dict[str, Any]], meanings: dict[str, str], settings: Settings, out: Path) -> None:
     asked = settings.as_json()
-    del asked["data"]  # the same images under another path are the same data: the fingerprint decides
+    del asked["data"], asked["unlabelled"]  # the same images under another path are the same: the fingerprint decides
     for trial in trials:
         for name, value in asked.items():
             before = trial["settings"].get(name)

@@ -10,6 +10,7 @@
 
 Without `split.csv` a seeded quarter of the images is held back for validation. Every channel of every image is brought
 to mean 0 and standard deviation 1. Everything is held in memory. The spacing of volumes is not read: a voxel is a cube.
+A second folder may hold images without masks, of the same kind: `add_unlabelled`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +55,7 @@ class Data:
     ignore_index: int
     source: str
     fingerprint: str
+    unlabelled: list[Sample] = field(default_factory=list)  # every pixel of theirs is ignored
 
     @property
     def channels(self) -> int:
@@ -119,6 +121,37 @@ def read_folder(folder: Path, name: str, task: str, ignore_index: int) -> Data:
     )
 
 
+def add_unlabelled(data: Data, folder: Path) -> Data:
+    """The data with every image of a folder as training images whose pixels are all ignored.
+
+    Raises `UserError` for images that do not fit those of the data, and for one that is held back: training must not
+    see it.
+    """
+    if data.kind == "classification":
+        raise UserError(f"--unlabelled {folder}: {data.name} has a label for each whole image; it needs masks")
+    if not folder.is_dir():
+        raise UserError(f"--unlabelled {folder}: is not a folder")
+    paths = _files_in(folder)
+    if not paths:
+        raise UserError(f"--unlabelled {folder}: no image in it; expected {FORMATS}")
+    held_back = {s.image.tobytes(): s.stem for s in data.validation}
+    samples = []
+    for stem, path in paths.items():
+        image = read_image(path)
+        if (image.ndim - 1, image.shape[0]) != (data.dimensions, data.channels):
+            raise UserError(
+                f"{path}: {image.ndim - 1}-D with {image.shape[0]} channels, but the images of {data.name} are "
+                f"{data.dimensions}-D with {data.channels}; all must be alike"
+            )
+        if image.tobytes() in held_back:
+            raise UserError(
+                f"{path}: is the image {held_back[image.tobytes()]!r}, which is held back to judge by; remove it"
+            )
+        samples.append(Sample(stem, image, np.full(image.shape[1:], data.ignore_index, np.int32)))
+    marked = [(f"unlabelled beside {data.fingerprint}", s) for s in samples]
+    return replace(data, unlabelled=samples, fingerprint=_fingerprint(marked))
+
+
 def _files(folder: Path, part: str) -> dict[str, Path]:
     """The files of images/ or masks/ by stem, sorted by name."""
     if not (folder / part).is_dir():
@@ -126,8 +159,12 @@ def _files(folder: Path, part: str) -> dict[str, Path]:
             f"{folder}: there is no folder {part}/ in it; expected images/ and masks/, paired by stem, or images/ and "
             "labels.csv"
         )
+    return _files_in(folder / part)
+
+
+def _files_in(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in sorted((folder / part).iterdir()):
+    for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue
         if not suffix_of(path):

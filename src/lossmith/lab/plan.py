@@ -29,6 +29,8 @@ class Settings:
     ignore_index: int
     device: str
     features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
+    unlabelled: str | None = None  # a folder of images without masks, and how many crops of them join a step
+    unlabelled_batch: int | None = None
     record: int = 2  # what a trial's JSON looks like: folders with older ones are refused
 
     def as_json(self) -> dict[str, Any]:
@@ -46,16 +48,19 @@ def sizes(data: Data) -> tuple[int, int, tuple[int, ...]]:
 class Crops:
     """The random crops of a run, all planned ahead from the seed: image, corner, and in 2-D the axes that are flipped.
 
-    Volumes are not flipped: what is up and what is left means something in them.
+    Volumes are not flipped: what is up and what is left means something in them. `batch` is how many crops a step has,
+    if not as many as the settings say; a second number in the seed draws other crops.
     """
 
-    def __init__(self, samples: list[Sample], settings: Settings, seed: int) -> None:
+    def __init__(
+        self, samples: list[Sample], settings: Settings, seed: int | tuple[int, int], batch: int | None = None
+    ) -> None:
         self._samples = samples
         if settings.crop:
             self._samples = [_at_least(s, settings.crop, settings.ignore_index) for s in samples]
         space = np.array([s.image.shape[1:] for s in self._samples])
         self._size = np.full_like(space[0], settings.crop) if settings.crop else space[0]
-        shape = (settings.steps, settings.batch)
+        shape = (settings.steps, batch or settings.batch)
         random = np.random.default_rng(seed)
         which = random.integers(len(samples), size=shape)
         corner = random.integers((space - self._size)[which] + 1)

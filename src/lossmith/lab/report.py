@@ -13,8 +13,9 @@ import numpy as np
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from lossmith.lab import curves, figures, pictures
-from lossmith.lab.compare import as_json, parse_loss, read_predictions, write
+from lossmith.lab.compare import as_json, read_predictions, write
 from lossmith.lab.data import Data, Sample
+from lossmith.lab.losses import parse_loss
 from lossmith.lab.metrics import LOWER_IS_BETTER, scores_of
 from lossmith.lab.plan import Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, Ranking, Row, rank
@@ -44,7 +45,7 @@ def write_report(
         "command": _command(losses, seeds, settings.as_json(), out),
         "settings": settings.as_json(),
         "classes": data.classes,
-        "images": {"train": len(data.train), "validation": len(data.validation)},
+        "images": {"train": len(data.train), "validation": len(data.validation), "unlabelled": len(data.unlabelled)},
         "kind": data.kind,
         "dimensions": data.dimensions,
         "class_shares": data.shares(),
@@ -88,6 +89,7 @@ def _render(
         per_class=[_class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
         confusions=[_confusion(row, trials) for row in ranking.rows if row.seeds and data.kind == "classification"],
         meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
+        counted={t["loss"]: t.get("counted", "") for t in trials},
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
         machines=_machines(trials),
         example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
@@ -109,8 +111,9 @@ def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path)
     for loss in losses:
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)]
-    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device"):
-        if name == "crop" and not settings["crop"]:
+    optional = ("crop", "unlabelled", "unlabelled_batch")
+    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch"):
+        if name in optional and not settings[name]:
             continue
         words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join([*words, "--out", str(out)])

@@ -53,7 +53,9 @@ def run_trial(
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     loss = loss.to(device)
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
-    crops = Crops(data.train, settings, seed)
+    crops = [Crops(data.train, settings, seed)]
+    if data.unlabelled:  # from a stream of its own: the labelled crops are the same with and without them
+        crops.append(Crops(data.unlabelled, settings, (seed, 1), settings.unlabelled_batch))
     checkpoints = {math.ceil(settings.steps * (i + 1) / _CHECKPOINTS) for i in range(_CHECKPOINTS)}
     losses: list[float] = []
     step_times: list[float] = []
@@ -63,7 +65,8 @@ def run_trial(
     diverged: dict[str, Any] | None = None
 
     for step in range(1, settings.steps + 1):
-        image, label = (fabric.to_device(x) for x in crops.batch(step - 1))
+        parts = zip(*(each.batch(step - 1) for each in crops), strict=True)
+        image, label = (fabric.to_device(torch.cat(part)) for part in parts)
         begin = _clock(device)
         logits = model(image)
         before = _clock(device)
@@ -87,8 +90,8 @@ def run_trial(
         losses.append(number)
         step_times.append(end - begin)
         loss_times.append(after - before)
-        if step * _EPOCHS // settings.steps > (step - 1) * _EPOCHS // settings.steps:
-            next_epoch()
+        for _ in range(step * _EPOCHS // settings.steps - (step - 1) * _EPOCHS // settings.steps):
+            next_epoch()  # several at once in a run of fewer steps than epochs
         if step in checkpoints and step < settings.steps:
             course["step"].append(step)
             course["score"].append(quick_score(model, data, settings))
@@ -105,7 +108,7 @@ def run_trial(
     record = {
         "seed": seed,
         "weights_checksum": weights,
-        "crops_checksum": crops.checksum,
+        "crops_checksum": checksum(*(each.plan for each in crops)),
         "parameters": sum(p.numel() for p in network.parameters()),
         "gradient_norm_at_start": start_norm,
         "diverged": diverged,
