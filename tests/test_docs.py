@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,11 +28,42 @@ def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 50
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "docs/decisions.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
+)
 def test_files_named_in_documents_exist(document):
     for name in re.findall(r"`([\w/]+\.(?:py|md|json|txt|toml))`", (ROOT / document).read_text()):
         places = [ROOT / name, ROOT / "src/lossmith" / name, ROOT / "src/lossmith/engine" / name]
         assert any(place.exists() for place in places), name
+
+
+@pytest.fixture(scope="module")
+def computed():
+    """docs/losses.py as a module."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        spec = importlib.util.spec_from_file_location("losses_page", ROOT / "docs/losses.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.mark.parametrize("name", ["losses", "knobs", "others"])
+def test_tables_of_losses_are_current(computed, name):
+    """What needs no rival is computed again; `python docs/losses.py` writes it."""
+    page = computed.PAGE.read_text()
+    assert computed.written(page, [name]) == page
+
+
+def test_rivals_were_measured(computed):
+    """All three were there when the page was written, and what is said to equal them does."""
+    page = computed.PAGE.read_text()
+    assert "not installed" not in page
+    assert "NOT `" not in page
+    for rival in computed.rivals.known():
+        assert f"`{rival.theirs}`" in page, rival.theirs
 
 
 def test_every_loss_of_the_catalogue_is_exported():
