@@ -15,8 +15,10 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def test_readme_example_runs():
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+@pytest.mark.parametrize("document", ["README.md", "docs/partial_labels.md", "docs/recipes.md"])
+def test_examples_run(document):
+    """The blocks of a page one after the other, as a reader would."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
     assert blocks
     space: dict = {}
     for block in blocks:
@@ -64,6 +66,11 @@ def test_rivals_were_measured(computed):
     assert "NOT `" not in page
     for rival in computed.rivals.known():
         assert f"`{rival.theirs}`" in page, rival.theirs
+
+
+def test_readme_lists_every_family():
+    rows = re.findall(r"^\| (\w+) \|", README.split("## The catalogue")[1], re.M)
+    assert {row.family for row in ls.catalogue()} == set(rows) - {"family"}
 
 
 def test_every_loss_of_the_catalogue_is_exported():
