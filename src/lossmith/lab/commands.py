@@ -151,6 +151,7 @@ def list_losses(json: Json = False) -> None:
         typer.echo(dumps([_row_as_json(row) for row in rows], indent=1, ensure_ascii=False, default=repr))
         return
     table = Table("name", "family", "range", "settings and defaults", "what it is", header_style="bold", box=None)
+    table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(row.name, row.family, _range(row), _fields(row), row.summary)
     Console(highlight=False, markup=False).print(table)
