@@ -20,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,17 @@ from lossmith.lab.train import run_trial
 from lossmith.lab.weights import with_weights
 
 Watch = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one kind of data is compared: what a loss's text means there, and one trial (see `run_trial`)."""
+
+    parse: Callable[[str, Settings, Any], nn.Module]
+    trial: Callable[
+        [nn.Module, int, Any, Settings, Callable[[int], None]],
+        tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]],
+    ]
 
 
 def parse_loss(text: str, settings: Settings, data: Data) -> nn.Module:
@@ -62,16 +74,17 @@ def parse_loss(text: str, settings: Settings, data: Data) -> nn.Module:
 
 
 def run(
-    data: Data, losses: list[str], seeds: int, settings: Settings, out: Path, watch: Watch
+    data: Any, losses: list[str], seeds: int, settings: Settings, out: Path, watch: Watch, job: Job | None = None
 ) -> tuple[list[dict[str, Any]], bool]:
     """Train what `out` does not hold yet. Returns all its trials, and whether Ctrl-C stopped the work.
 
     On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than one
     trial on all cores, and the result does not depend on their number. `watch(loss, seed, step)` is called after each
-    step, with None when a trial is finished.
+    step, with None when a trial is finished. Without a job, `data` are labelled images.
     Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
     """
-    meanings = {text: repr(parse_loss(text, settings, data)) for text in losses}
+    job = job or Job(parse_loss, run_trial)
+    meanings = {text: repr(job.parse(text, settings, data)) for text in losses}
     _make_folders(out)
     finished = read_trials(out)
     _check_same(finished, meanings, settings, out)
@@ -86,8 +99,8 @@ def run(
                 raise CancelledError
 
         torch.set_num_threads(1 if settings.device == "cpu" else cores)
-        loss = parse_loss(text, settings, data)
-        record, predictions = run_trial(loss, seed, data, settings, on_step)
+        loss = job.parse(text, settings, data)
+        record, predictions = job.trial(loss, seed, data, settings, on_step)
         identity = {"loss": text, "meaning": meanings[text], "settings": settings.as_json()}
         _save({**identity, **record, "machine": machine(settings.device, at_once)}, predictions, out)
         watch(text, seed, None)
