@@ -24,7 +24,7 @@ _AREAS = {"all": (0.0, _HUGE), "small": (0.0, _SMALL), "medium": (_SMALL, _LARGE
 def average_precision(scenes: list[Scene], found: list[Array], column: int = 4) -> dict[str, float | None]:
     """ap50, ap, and the average recall ar, ar_small, ar_medium, ar_large of COCO; None where there is nothing to find.
 
-    `found`: for each scene, rows of x1, y1, x2, y2 and scores, of which `column` ranks. Ignored boxes are COCO's crowds.
+    `found`: for each scene, rows of x1, y1, x2, y2 and scores, of which `column` ranks. Ignored boxes are crowds.
     """
     with _QUIET, redirect_stdout(StringIO()):
         judge = _judge(scenes, found, column, np.linspace(0.5, 0.95, 10), list(_AREAS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -32,23 +33,29 @@ INTERRUPTED = 130
 
 @app.command()
 def compare(
-    data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain or solar.")],
+    data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain, solar, trees.")],
     loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
     out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of a trial.")] = 200,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of a trial: 200, with boxes 600.")] = None,
     task: Annotated[
         Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
     ] = "multiclass",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
     crop: Annotated[
-        int | None, typer.Option(min=32, help="Side of the random crops, a multiple of 16; 128, in volumes 32.")
+        int | None,
+        typer.Option(min=32, help="Side of the crops, a multiple of 16; 128, volumes 32, with boxes 256."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Crops in a step: 8, in volumes 4; 32 whole images if those are labelled.")
+        int | None,
+        typer.Option(min=1, help="Crops in a step: 8, volumes and boxes 4; 32 images if those are labelled."),
     ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
+    quality: Annotated[
+        Literal["none", "centerness", "iou"] | None,
+        typer.Option(help="With boxes: what multiplies the class's score; centerness. Never for qfl, vfl."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -56,7 +63,8 @@ def compare(
     Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
     integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
-    classes.txt names the classes, one a line.
+    classes.txt names the classes, one a line. Or images/ and boxes.csv (columns stem,x1,y1,x2,y2) to detect things of
+    one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
 
     class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on.
     """
@@ -64,6 +72,7 @@ def compare(
     from lossmith.lab import compare as comparison
     from lossmith.lab.data import read_folder
     from lossmith.lab.plan import Settings, sizes
+    from lossmith.lab.scenes import read_scenes
     from lossmith.lab.train import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
@@ -79,41 +88,58 @@ def compare(
     except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    images = read_folder(builtin.find_folder(data, notes.print), data, task, ignore_index)
+    folder = builtin.find_folder(data, notes.print)
+    images: Any
+    write: Callable[..., dict[str, Any]]
+    if (folder / "boxes.csv").is_file():
+        from lossmith.lab import detection, detection_report
+
+        if task != "multiclass" or ignore_index != -100:
+            raise UserError(f"--task and --ignore-index: {data} has boxes, not labelled pixels; drop them")
+        images = read_scenes(folder, data)
+        job, write = detection.JOB, detection_report.write_report
+        settings: Settings = detection.settings(images, steps, crop, batch, lr, device, quality)
+    else:
+        if quality:
+            raise UserError(f"--quality {quality}: {data} has no boxes.csv; drop --quality")
+        images = read_folder(folder, data, task, ignore_index)
+        job, write = None, report.write_report
+        usual_crop, usual_batch, features = sizes(images)
+        if crop and not usual_crop:
+            raise UserError(f"--crop {crop}: {data} has a label for each whole image; drop --crop")
+        settings = Settings(
+            data=data,
+            fingerprint=images.fingerprint,
+            task=task,
+            steps=steps or 200,
+            crop=crop or usual_crop,
+            batch=batch or usual_batch,
+            lr=lr,
+            ignore_index=ignore_index,
+            device=device,
+            features=features,
+        )
     if images.source and not json:
         notes.print(f"{data}: {images.source}", style="dim")
-    usual_crop, usual_batch, features = sizes(images)
-    if crop and not usual_crop:
-        raise UserError(f"--crop {crop}: {data} has a label for each whole image; drop --crop")
-    settings = Settings(
-        data=data,
-        fingerprint=images.fingerprint,
-        task=task,
-        steps=steps,
-        crop=crop or usual_crop,
-        batch=batch or usual_batch,
-        lr=lr,
-        ignore_index=ignore_index,
-        device=device,
-        features=features,
-    )
 
     asked = [(text, seed) for text in losses for seed in range(seeds)]
     with _progress(notes, quiet=json) as progress:
         todo = set(asked) - {(t["loss"], t["seed"]) for t in comparison.read_trials(out)}
-        whole = progress.add_task(f"trial 0 of {len(todo)}", total=len(todo) * steps)
+        whole = progress.add_task(f"trial 0 of {len(todo)}", total=len(todo) * settings.steps)
         bars: dict[tuple[str, int], TaskID] = {}
 
         def watch(text: str, seed: int, step: int | None) -> None:
             if (text, seed) not in bars:
-                bars[text, seed] = progress.add_task(f"{text}, seed {seed}", total=steps)
+                bars[text, seed] = progress.add_task(f"{text}, seed {seed}", total=settings.steps)
                 progress.update(whole, description=f"trial {len(bars)} of {len(todo)}")
             here = progress.tasks[progress.task_ids.index(bars[text, seed])].completed
-            progress.advance(whole, (steps if step is None else step) - here)  # one that diverged has no more to do
+            progress.advance(
+                whole, (settings.steps if step is None else step) - here
+            )  # one that diverged has no more to do
             progress.update(bars[text, seed], completed=step, visible=step is not None)
 
-        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch)
-    results = report.write_report(trials, asked, images, settings, out)
+        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch, job)
+    results = write(trials, asked, images, settings, out)
     if json:
         typer.echo(comparison.as_json(results))
     else:

@@ -2,7 +2,7 @@
 
     OUT/trials/HASH.json        one finished trial; HASH is of its settings, loss and seed
     OUT/predictions/HASH.npz    the labels it predicted for the held-back images, by stem; "predicted", one per image,
-                                where whole images are labelled
+                                where whole images are labelled; the boxes found in each tile where boxes are drawn
     OUT/results.json            the ranking and everything it rests on
     OUT/report.html             the same, to look at
 

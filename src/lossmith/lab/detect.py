@@ -11,6 +11,7 @@ IoU with it of at least the candidates' mean plus standard deviation. A point wa
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class Detector(nn.Module):
     def __init__(self, channels: int, features: tuple[int, ...]) -> None:
         super().__init__()
         sizes = (channels, *features)
-        halvings = [_convolution(a, b, stride=2) for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+        halvings = [_convolution(a, b, stride=2) for a, b in pairwise(sizes)]
         width = features[-1]
         self.body = nn.Sequential(*halvings, *(_Block(width, dilation) for dilation in (1, 2, 1, 2)))
         self.score_tower, self.box_tower = _convolution(width, width), _convolution(width, width)
@@ -146,7 +147,7 @@ class DetectionLoss(nn.Module):
         count = positive.sum().clamp(min=1)
         inputs = {"score": (rows[judged, SCORE], score[judged]), "box": (predicted, boxes)}
         if "edge" in self.slots:
-            inputs["edge"] = (found[:, EDGES].unflatten(1, (4, BINS + 1)), encode_distances(points, boxes, 1))
+            inputs["edge"] = (_bins(found), encode_distances(points, boxes, 1))
         total = weight.sum()
         denominators = {"score": count, "box": total, "edge": 4 * total}
         weights = {slot: weight for slot in inputs if slot != "score"}
@@ -176,7 +177,7 @@ def centerness(points: Tensor, boxes: Tensor) -> Tensor:
 def boxes_of(rows: Tensor, points: Tensor, from_edges: bool) -> Tensor:
     """Boxes (P, 4) in strides: from the distributions (P, 74), or from the plain distances."""
     if from_edges:
-        return decode_distances(points, integral(rows[:, EDGES].unflatten(1, (4, BINS + 1))), 1)
+        return decode_distances(points, integral(_bins(rows)), 1)
     return decode_distances(points, F.softplus(rows[:, DISTANCES] + 2), 1)
 
 
@@ -195,6 +196,11 @@ def decode(output: Tensor, loss: DetectionLoss) -> Array:
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
     first = hard_examples(score[kept], boxes, MOST_BOXES, _SUPPRESSION)
     return np.asarray(torch.cat([boxes, score[kept, None], plain[kept, None]], 1)[first].cpu())
+
+
+def _bins(rows: Tensor) -> Tensor:
+    """The edges' logits (P, 4, bins) of rows (P, 74)."""
+    return rows[:, EDGES].reshape(-1, 4, BINS + 1)
 
 
 def _rows(maps: Tensor) -> Tensor:

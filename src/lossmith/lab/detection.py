@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,9 @@ from lossmith.lab.train import Task, run_trial
 
 Array = np.ndarray[Any, Any]
 
-BATCH = 4
-STEPS = 600
-FEATURES = (16, 32, 64)
+_BATCH = 4
+_STEPS = 600
+_FEATURES = (16, 32, 64)
 SCORES = Scores(
     {
         "ap50": "AP50",
@@ -46,6 +47,31 @@ class DetectionSettings(Settings):
     """And what the extra branch of the detector says; losses whose score is a quality never have it."""
 
     quality: Quality = "centerness"
+
+
+def settings(
+    data: Scenes,
+    steps: int | None,
+    crop: int | None,
+    batch: int | None,
+    lr: float,
+    device: str,
+    quality: Quality | None,
+) -> DetectionSettings:
+    """The settings of a comparison; None means the usual, for minutes on a CPU."""
+    return DetectionSettings(
+        data=data.name,
+        fingerprint=data.fingerprint,
+        task="detection",
+        steps=steps or _STEPS,
+        crop=crop or TILE,
+        batch=batch or _BATCH,
+        lr=lr,
+        ignore_index=-100,
+        device=device,
+        features=_FEATURES,
+        quality=quality or "centerness",
+    )
 
 
 class BoxCrops:
@@ -148,12 +174,13 @@ def _evaluate(
     scores = average_precision(data.validation, found)
     metrics = {**scores, "ap50_class": average_precision(data.validation, found, column=5)["ap50"]}
     named = {scene.stem: boxes.astype(np.float32) for scene, boxes in zip(data.validation, found, strict=True)}
-    return {"metrics": metrics, "per_class": None}, named
+    return {"metrics": metrics, "per_class": None, "evaluator": f"pycocotools {version('pycocotools')}"}, named
 
 
 def _run_trial(
     loss: nn.Module, seed: int, data: Scenes, settings: Settings, on_step: Callable[[int], None]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
+    assert isinstance(loss, DetectionLoss)
     task = Task(
         network=lambda data, settings: Detector(data.channels, settings.features),
         crops=lambda data, settings, seed: BoxCrops(data.train, settings, seed),
@@ -166,4 +193,3 @@ def _run_trial(
 
 
 JOB = Job(parse_loss, _run_trial)
-CROP = TILE

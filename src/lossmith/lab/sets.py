@@ -209,9 +209,7 @@ def _trees(read: Read, folder: Path) -> None:
         table.writerow(("stem", "x1", "y1", "x2", "y2", "ignore"))
         for stem, window in parts.items():
             inside, ignore = clip_boxes(boxes, np.zeros(len(boxes), dtype=bool), window)
-            table.writerows(
-                [stem, *box, int(cut)] for box, cut in zip(inside.tolist(), ignore.tolist(), strict=True)
-            )
+            table.writerows([stem, *box, int(cut)] for box, cut in zip(inside.tolist(), ignore.tolist(), strict=True))
     _folder(
         folder,
         ["background", "tree crown"],
