@@ -26,9 +26,9 @@ Predictions = dict[str, dict[str, Array]]  # by trial hash, then by tile
 RESAMPLES = 1000
 BOOTSTRAP = "95 % bootstrap interval over the held-back tiles, not over training seeds"
 _OPTIONS = ("steps", "crop", "batch", "lr", "device", "quality")
-_SHOWN_SCORE = 0.3
 _MOST_TILES = 3
 _ENLARGED = 2
+_LINE = 2
 
 
 def write_report(
@@ -136,7 +136,6 @@ def _render(ranking: Ranking, results: dict[str, Any], data: Scenes, predictions
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
         machines=machines(trials),
         examples=_examples(ranking, trials, data, predictions),
-        shown_score=_SHOWN_SCORE,
         truth=f"rgb{pictures.TRUTH}",
         prediction=f"rgb{pictures.PREDICTION}",
         figures={
@@ -174,11 +173,11 @@ def _examples(
 
 
 def drawn(scene: Scene, found: Array) -> str:
-    """A tile with the frames of truth and of what was found above the shown score, as a PNG data URI."""
+    """A tile with the frames of the truth and of as many of the best-scored boxes found, as a PNG data URI."""
     picture = pictures.grey(scene.image).repeat(_ENLARGED, 0).repeat(_ENLARGED, 1)
     for box, ignore in zip(scene.boxes, scene.ignore, strict=True):
         _frame(picture, box, tuple(v // 2 for v in pictures.TRUTH) if ignore else pictures.TRUTH)
-    for row in found[found[:, 4] >= _SHOWN_SCORE]:
+    for row in found[: int((~scene.ignore).sum())]:
         _frame(picture, row[:4], pictures.PREDICTION)
     return pictures.data_uri(picture)
 
@@ -188,8 +187,11 @@ def _frame(picture: Array, box: Array, colour: tuple[int, ...]) -> None:
     x1, y1, x2, y2 = (int(v) for v in np.round(np.asarray(box) * _ENLARGED))
     x1, x2 = (min(max(x, 0), width - 1) for x in (x1, x2))
     y1, y2 = (min(max(y, 0), height - 1) for y in (y1, y2))
-    picture[[y1, y2], x1 : x2 + 1] = colour
-    picture[y1 : y2 + 1, [x1, x2]] = colour
+    for inset in range(_LINE):
+        left, right, top, bottom = x1 + inset, x2 - inset, y1 + inset, y2 - inset
+        if left <= right and top <= bottom:
+            picture[[top, bottom], left : right + 1] = colour
+            picture[top : bottom + 1, [left, right]] = colour
 
 
 def _count(scenes: list[Scene]) -> int:
