@@ -293,6 +293,8 @@ def _print_ranking(results: dict[str, Any]) -> None:
     first = results["ranked_by"]
     for row in results["ranking"]:
         score, difference = row["mean"][first], row["difference"][first]
+        if difference and difference["low"] is None:  # with boxes there is an interval over tiles, as the headline says
+            difference = results.get("tiles", {}).get(row["loss"], difference)
         table.add_row(
             row["loss"],
             "–" if score is None else f"{score:.3f}",
