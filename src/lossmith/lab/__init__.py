@@ -9,6 +9,8 @@
     compare.py   all trials, resumable; one JSON each
     ranking.py   paired differences between losses, with intervals
     report.py    one self-contained HTML file (figures.py, pictures.py, report.html)
+    scenes.py    images with boxes, and their tiles; detect.py a small detector, detection.py a trial of it
+    average_precision.py, detection_report.py  what that is judged by, and its HTML file
     curves.py    the value and the gradient of any loss, drawn
     box_regression.py  the DIoU paper's simulation of box losses (box_page.py, box_regression.html)
     commands.py  the command line

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
@@ -32,21 +33,23 @@ INTERRUPTED = 130
 
 @app.command()
 def compare(
-    data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain or solar.")],
+    data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain, solar, trees.")],
     loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
     out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
     seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of a trial.")] = 200,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of a trial: 200, with boxes 600.")] = None,
     task: Annotated[
         Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
     ] = "multiclass",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
     crop: Annotated[
-        int | None, typer.Option(min=32, help="Side of the random crops, a multiple of 16; 128, in volumes 32.")
+        int | None,
+        typer.Option(min=32, help="Side of the crops, a multiple of 16; 128, volumes 32, with boxes 256."),
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(min=1, help="Crops in a step: 8, in volumes 4; 32 whole images if those are labelled.")
+        int | None,
+        typer.Option(min=1, help="Crops in a step: 8, volumes and boxes 4; 32 images if those are labelled."),
     ] = None,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
     unlabelled: Annotated[
@@ -55,6 +58,10 @@ def compare(
     unlabelled_batch: Annotated[
         int | None, typer.Option(min=1, help="Crops of those that join each step; as many as --batch.")
     ] = None,
+    quality: Annotated[
+        Literal["none", "centerness", "iou"] | None,
+        typer.Option(help="With boxes: what multiplies the class's score; centerness. Never for qfl, vfl."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -62,7 +69,8 @@ def compare(
     Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
     integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
-    classes.txt names the classes, one a line.
+    classes.txt names the classes, one a line. Or images/ and boxes.csv (columns stem,x1,y1,x2,y2) to detect things of
+    one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
 
     class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on; so are
     the pairs of classes that nonadjacency forbids, if it does not name them.
@@ -76,6 +84,7 @@ def compare(
     from lossmith.lab import compare as comparison
     from lossmith.lab.data import add_unlabelled, read_folder
     from lossmith.lab.plan import Settings, sizes
+    from lossmith.lab.scenes import read_scenes
     from lossmith.lab.train import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
@@ -91,47 +100,64 @@ def compare(
     except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
         raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     notes = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-    images = read_folder(builtin.find_folder(data, notes.print), data, task, ignore_index)
-    if unlabelled:
-        images = add_unlabelled(images, unlabelled)
-    elif unlabelled_batch:
-        raise UserError(f"--unlabelled-batch {unlabelled_batch}: give the folder too: --unlabelled FOLDER")
+    folder = builtin.find_folder(data, notes.print)
+    images: Any
+    write: Callable[..., dict[str, Any]]
+    if (folder / "boxes.csv").is_file():
+        from lossmith.lab import detection, detection_report
+
+        if task != "multiclass" or ignore_index != -100 or unlabelled or unlabelled_batch:
+            raise UserError(f"--task, --ignore-index, --unlabelled: {data} has boxes, not labelled pixels; drop them")
+        images = read_scenes(folder, data)
+        job, write = detection.JOB, detection_report.write_report
+        settings: Settings = detection.settings(images, steps, crop, batch, lr, device, quality)
+    else:
+        if quality:
+            raise UserError(f"--quality {quality}: {data} has no boxes.csv; drop --quality")
+        images = read_folder(folder, data, task, ignore_index)
+        if unlabelled:
+            images = add_unlabelled(images, unlabelled)
+        elif unlabelled_batch:
+            raise UserError(f"--unlabelled-batch {unlabelled_batch}: give the folder too: --unlabelled FOLDER")
+        job, write = None, report.write_report
+        usual_crop, usual_batch, features = sizes(images)
+        if crop and not usual_crop:
+            raise UserError(f"--crop {crop}: {data} has a label for each whole image; drop --crop")
+        settings = Settings(
+            data=data,
+            fingerprint=images.fingerprint,
+            task=task,
+            steps=steps or 200,
+            crop=crop or usual_crop,
+            batch=batch or usual_batch,
+            lr=lr,
+            ignore_index=ignore_index,
+            device=device,
+            features=features,
+            unlabelled=str(unlabelled) if unlabelled else None,
+            unlabelled_batch=(unlabelled_batch or batch or usual_batch) if unlabelled else None,
+        )
     if images.source and not json:
         notes.print(f"{data}: {images.source}", style="dim")
-    usual_crop, usual_batch, features = sizes(images)
-    if crop and not usual_crop:
-        raise UserError(f"--crop {crop}: {data} has a label for each whole image; drop --crop")
-    settings = Settings(
-        data=data,
-        fingerprint=images.fingerprint,
-        task=task,
-        steps=steps,
-        crop=crop or usual_crop,
-        batch=batch or usual_batch,
-        lr=lr,
-        ignore_index=ignore_index,
-        device=device,
-        features=features,
-        unlabelled=str(unlabelled) if unlabelled else None,
-        unlabelled_batch=(unlabelled_batch or batch or usual_batch) if unlabelled else None,
-    )
 
     asked = [(text, seed) for text in losses for seed in range(seeds)]
     with _progress(notes, quiet=json) as progress:
         todo = set(asked) - {(t["loss"], t["seed"]) for t in comparison.read_trials(out)}
-        whole = progress.add_task(f"trial 0 of {len(todo)}", total=len(todo) * steps)
+        whole = progress.add_task(f"trial 0 of {len(todo)}", total=len(todo) * settings.steps)
         bars: dict[tuple[str, int], TaskID] = {}
 
         def watch(text: str, seed: int, step: int | None) -> None:
             if (text, seed) not in bars:
-                bars[text, seed] = progress.add_task(f"{text}, seed {seed}", total=steps)
+                bars[text, seed] = progress.add_task(f"{text}, seed {seed}", total=settings.steps)
                 progress.update(whole, description=f"trial {len(bars)} of {len(todo)}")
             here = progress.tasks[progress.task_ids.index(bars[text, seed])].completed
-            progress.advance(whole, (steps if step is None else step) - here)  # one that diverged has no more to do
+            progress.advance(
+                whole, (settings.steps if step is None else step) - here
+            )  # one that diverged has no more to do
             progress.update(bars[text, seed], completed=step, visible=step is not None)
 
-        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch, notes.print)
-    results = report.write_report(trials, asked, images, settings, out)
+        trials, stopped = comparison.run(images, losses, seeds, settings, out, watch, notes.print, job)
+    results = write(trials, asked, images, settings, out)
     if json:
         typer.echo(comparison.as_json(results))
     else:
@@ -286,6 +312,8 @@ def _print_ranking(results: dict[str, Any]) -> None:
     first = results["ranked_by"]
     for row in results["ranking"]:
         score, difference = row["mean"][first], row["difference"][first]
+        if difference and difference["low"] is None:  # with boxes there is an interval over tiles, as the headline says
+            difference = results.get("tiles", {}).get(row["loss"], difference)
         table.add_row(
             row["loss"],
             "–" if score is None else f"{score:.3f}",

@@ -2,7 +2,7 @@
 
     OUT/trials/HASH.json        one finished trial; HASH is of its settings, loss and seed
     OUT/predictions/HASH.npz    the labels it predicted for the held-back images, by stem; "predicted", one per image,
-                                where whole images are labelled
+                                where whole images are labelled; the boxes found in each tile where boxes are drawn
     OUT/results.json            the ranking and everything it rests on
     OUT/report.html             the same, to look at
 
@@ -21,15 +21,16 @@ import tempfile
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from lossmith.lab import UserError
-from lossmith.lab.data import Data
 from lossmith.lab.losses import counted_pairs, parse_loss, reads_unlabelled
 from lossmith.lab.plan import Settings
 from lossmith.lab.train import run_trial
@@ -37,30 +38,44 @@ from lossmith.lab.train import run_trial
 Watch = Callable[[str, int, int | None], None]
 
 
+@dataclass(frozen=True)
+class Job:
+    """How one kind of data is compared: what a loss's text means there, and one trial (see `run_trial`)."""
+
+    parse: Callable[[str, Settings, Any], nn.Module]
+    trial: Callable[
+        [nn.Module, int, Any, Settings, Callable[[int], None]],
+        tuple[dict[str, Any], dict[str, np.ndarray[Any, Any]]],
+    ]
+
+
 def run(
-    data: Data,
+    data: Any,
     losses: list[str],
     seeds: int,
     settings: Settings,
     out: Path,
     watch: Watch,
     say: Callable[[str], None] = lambda line: None,
+    job: Job | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Train what `out` does not hold yet. Returns all its trials, and whether Ctrl-C stopped the work.
 
     On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than one
     trial on all cores, and the result does not depend on their number. `watch(loss, seed, step)` is called after each
     step, with None when a trial is finished; `say` gets a line for whatever the user should know of
-    a loss.
+    a loss. Without a job, `data` are labelled images.
     Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
     """
-    parsed = {text: parse_loss(text, settings, data) for text in losses}
+    labelled = job is None
+    job = job or Job(parse_loss, run_trial)
+    parsed: dict[str, Any] = {text: job.parse(text, settings, data) for text in losses}
     meanings = {text: repr(loss) for text, loss in parsed.items()}
-    counted = {text: counted_pairs(text, loss) for text, loss in parsed.items()}
+    counted = {text: counted_pairs(text, loss) if labelled else "" for text, loss in parsed.items()}
     for text, found in counted.items():
         if found:
             say(f'--loss "{text}": {found}')
-        if data.unlabelled and not reads_unlabelled(parsed[text]):
+        if labelled and data.unlabelled and not reads_unlabelled(parsed[text]):
             say(f'--loss "{text}": reads labels only; the unlabelled images change nothing for it')
     _make_folders(out)
     finished = read_trials(out)
@@ -77,7 +92,7 @@ def run(
 
         torch.set_num_threads(1 if settings.device == "cpu" else cores)
         loss = copy.deepcopy(parsed[text])  # each trial starts its schedules anew
-        record, predictions = run_trial(loss, seed, data, settings, on_step)
+        record, predictions = job.trial(loss, seed, data, settings, on_step)
         named = {"loss": text, "meaning": meanings[text], "counted": counted[text], "settings": settings.as_json()}
         _save({**named, **record, "machine": machine(settings.device, at_once)}, predictions, out)
         watch(text, seed, None)

