@@ -173,6 +173,35 @@ def test_false_positives_on_an_absent_class(engine):
         assert skip(loud, labels) == pytest.approx(float(ls.parse(name, classes=[0])(loud, labels)), rel=1e-6)
 
 
+def test_values_of_classes_are_weighted_means_over_images(engine):
+    logits, labels = logits_of(3, 3, 6, 6), labels_of(3, 3, 6, 6, ignore=False)
+    weight = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
+    each = ls.DiceLoss(reduction="none")(logits, labels)
+    found = ls.DiceLoss().parts(logits, labels, per_class=True, weight=weight)["dice"]
+    assert_same(found, (each * weight.unsqueeze(1)).sum(0) / 2.5)
+
+
+def test_class_weights_of_annotated_classes(engine):
+    """A mask takes classes out of the mean; the others keep their weights."""
+    logits, labels = logits_of(2, 4, 6, 6), labels_of(4, 2, 6, 6, ignore=False)
+    mask = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    weight = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    each = ls.DiceLoss(reduction="none")(logits, labels, label_mask=mask)
+    expected = ((each * weight * mask).sum(1) / (weight * mask).sum(1)).mean()
+    assert_same(ls.DiceLoss(class_weight=weight)(logits, labels, label_mask=mask), expected)
+
+
+def test_two_sides_of_one_channel_are_skipped_like_classes(engine):
+    """Background and foreground, for losses that count both: an image without one of them counts the other."""
+    z, labels = logits_of(3, 1, 5, 5), labels_of(2, 3, 5, 5, ignore=False)
+    labels[0], labels[1] = 1, 0
+    two = torch.cat([torch.zeros_like(z), z], 1)
+    for text in ("log_dice", "unified_focal", "unified_focal(class_weight=[0.5, 2.0])"):
+        for absent in ("smooth", "skip"):
+            loss = ls.parse(text, absent=absent)
+            assert_same(loss(z, labels), loss(two, labels))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(0, 3),
