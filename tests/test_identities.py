@@ -173,6 +173,39 @@ def test_false_positives_on_an_absent_class(engine):
         assert skip(loud, labels) == pytest.approx(float(ls.parse(name, classes=[0])(loud, labels)), rel=1e-6)
 
 
+def test_frequencies_of_no_and_yes(engine):
+    """The same for every channel: √(total / frequency) of each label, and nothing for one that was never seen."""
+    logits, labels = logits_of(2, 3, 5, 5), labels_of(2, 2, 3, 5, 5, ignore=False)
+    each = ls.parse("power_ce(frequencies=[1, 1])", task="multilabel", reduction="none")(logits, labels) / 2**0.5
+    for frequencies, prices in [([3, 1], (4 / 3, 4.0)), ([0, 5], (0.0, 1.0))]:
+        expected = (each * torch.tensor(prices, dtype=torch.float64).sqrt()[labels]).mean()
+        loss = ls.PowerCrossEntropyLoss(frequencies=frequencies, task="multilabel")
+        assert_same(loss(logits, labels), expected)
+        one = torch.stack(
+            [ls.PowerCrossEntropyLoss(frequencies=frequencies)(logits[:, k : k + 1], labels[:, k]) for k in range(3)]
+        )
+        assert_same(one.mean(), expected)
+
+
+def test_the_hardest_are_no_more_than_asked_for(engine):
+    """Of equals the first are taken, and only as many as are missing."""
+    logits, labels = torch.full((1, 1, 16), 1.0), torch.ones(1, 16, dtype=torch.long)
+    logits[..., [5, 9]] = -1.0
+    for loss in (ls.TopKCrossEntropyLoss(percent=25.0), ls.OhemCrossEntropyLoss(thresh=0.5, min_kept=4)):
+        shown = logits.clone().requires_grad_()
+        loss(shown, labels).backward()
+        assert shown.grad.flatten().nonzero().flatten().tolist() == [0, 1, 5, 9]
+
+
+@pytest.mark.xfail(raises=IndexError, strict=True, reason="Batch.information takes a third axis for granted")
+def test_divergence_of_ignored_samples(engine):
+    logits, shares = logits_of(5, 3), logits_of(5, 3, seed=9).softmax(1)
+    hidden = shares.clone()
+    hidden[1] = IGNORED
+    loss, kept = ls.KLDivergenceLoss(ignore_index=IGNORED), [0, 2, 3, 4]
+    assert_same(loss(logits, hidden), loss(logits[kept], shares[kept]))
+
+
 def test_values_of_classes_are_weighted_means_over_images(engine):
     logits, labels = logits_of(3, 3, 6, 6), labels_of(3, 3, 6, 6, ignore=False)
     weight = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
