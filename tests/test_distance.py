@@ -169,6 +169,10 @@ def test_the_strides_of_a_mask_do_not_cost_digits():
     torch.testing.assert_close(strided, expected, rtol=3e-7, atol=0)
 
 
+def test_an_ignored_pixel_is_at_0():
+    assert signed_distance_map(torch.tensor([[0, 0, 255, 1]]), 1, ignore_index=255).tolist() == [[[3, 2, 0, -2]]]
+
+
 def test_digits_on_request():
     mask = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
     mask[..., 0, 0] = True

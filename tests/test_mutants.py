@@ -153,6 +153,7 @@ FAMILIES = {
 # What is tested apart from the catalogue, by the module of what is broken.
 FIELDS: list[Callable[..., None]] = [
     test_spatial.test_forbidden_pairs_are_counted_right,
+    test_spatial.test_labels_of_independent_channels_are_masks,
     test_spatial.test_one_channel_has_two_labels,
     test_spatial.test_labels_come_in_one_after_the_other,
     test_spatial.test_labels_that_cannot_be_counted,
@@ -166,6 +167,7 @@ FIELDS: list[Callable[..., None]] = [
 MAPS: list[Callable[..., None]] = [
     test_distance.test_zero_ring_has_no_stray_sign,
     test_distance.test_digits_on_request,
+    test_distance.test_an_ignored_pixel_is_at_0,
     test_distance.test_what_lies_under_an_ignored_pixel_does_not_matter,
     test_spatial.test_a_class_without_a_boundary_has_no_map,
     test_spatial.test_spacing_is_a_unit,

@@ -323,6 +323,13 @@ def test_forbidden_pairs_are_counted_right(space, window):
         assert (loss.window, loss.ignore_index) == (window, 9)
 
 
+def test_labels_of_independent_channels_are_masks():
+    logits, labels = logits_of(2, 3, 5, 4), labels_of(4, 2, 5, 4, ignore=False)
+    masks = torch.stack([labels == k for k in range(3)], 1)
+    loss = ls.BoundaryF1Loss(task="multilabel")
+    torch.testing.assert_close(loss(logits, labels), loss(logits, masks))
+
+
 def test_one_channel_has_two_labels():
     assert ls.NonAdjacencyLoss.from_labels([[[0, 0]], [[1, 1]]], 1).settings()["forbidden"] == [[0, 1], [1, 0]]
 
