@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -166,6 +167,18 @@ def test_the_strides_of_a_mask_do_not_cost_digits():
     expected = signed_distances(mask, valid, spacing)
     strided = signed_distances(mask.mT.contiguous().mT, valid.mT.contiguous().mT, spacing)
     torch.testing.assert_close(strided, expected, rtol=3e-7, atol=0)
+
+
+def test_an_ignored_pixel_is_at_0():
+    assert signed_distance_map(torch.tensor([[0, 0, 255, 1]]), 1, ignore_index=255).tolist() == [[[3, 2, 0, -2]]]
+
+
+def test_digits_on_request():
+    mask = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    mask[..., 0, 0] = True
+    exact, rounded = signed_distances(mask, double=True), signed_distances(mask)
+    assert exact[0, 0, 1, 1].item() == math.sqrt(2)
+    assert (exact.dtype, rounded.dtype) == (torch.float64, torch.float32)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

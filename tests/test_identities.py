@@ -173,6 +173,68 @@ def test_false_positives_on_an_absent_class(engine):
         assert skip(loud, labels) == pytest.approx(float(ls.parse(name, classes=[0])(loud, labels)), rel=1e-6)
 
 
+def test_frequencies_of_no_and_yes(engine):
+    """The same for every channel: √(total / frequency) of each label, and nothing for one that was never seen."""
+    logits, labels = logits_of(2, 3, 5, 5), labels_of(2, 2, 3, 5, 5, ignore=False)
+    each = ls.parse("power_ce(frequencies=[1, 1])", task="multilabel", reduction="none")(logits, labels) / 2**0.5
+    for frequencies, prices in [([3, 1], (4 / 3, 4.0)), ([0, 5], (0.0, 1.0))]:
+        expected = (each * torch.tensor(prices, dtype=torch.float64).sqrt()[labels]).mean()
+        loss = ls.PowerCrossEntropyLoss(frequencies=frequencies, task="multilabel")
+        assert_same(loss(logits, labels), expected)
+        one = torch.stack(
+            [ls.PowerCrossEntropyLoss(frequencies=frequencies)(logits[:, k : k + 1], labels[:, k]) for k in range(3)]
+        )
+        assert_same(one.mean(), expected)
+
+
+def test_the_hardest_are_no_more_than_asked_for(engine):
+    """Of equals the first are taken, and only as many as are missing."""
+    logits, labels = torch.full((1, 1, 16), 1.0), torch.ones(1, 16, dtype=torch.long)
+    logits[..., [5, 9]] = -1.0
+    for loss in (ls.TopKCrossEntropyLoss(percent=25.0), ls.OhemCrossEntropyLoss(thresh=0.5, min_kept=4)):
+        shown = logits.clone().requires_grad_()
+        loss(shown, labels).backward()
+        assert shown.grad.flatten().nonzero().flatten().tolist() == [0, 1, 5, 9]
+
+
+@pytest.mark.xfail(raises=IndexError, strict=True, reason="Batch.information takes a third axis for granted")
+def test_divergence_of_ignored_samples(engine):
+    logits, shares = logits_of(5, 3), logits_of(5, 3, seed=9).softmax(1)
+    hidden = shares.clone()
+    hidden[1] = IGNORED
+    loss, kept = ls.KLDivergenceLoss(ignore_index=IGNORED), [0, 2, 3, 4]
+    assert_same(loss(logits, hidden), loss(logits[kept], shares[kept]))
+
+
+def test_values_of_classes_are_weighted_means_over_images(engine):
+    logits, labels = logits_of(3, 3, 6, 6), labels_of(3, 3, 6, 6, ignore=False)
+    weight = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
+    each = ls.DiceLoss(reduction="none")(logits, labels)
+    found = ls.DiceLoss().parts(logits, labels, per_class=True, weight=weight)["dice"]
+    assert_same(found, (each * weight.unsqueeze(1)).sum(0) / 2.5)
+
+
+def test_class_weights_of_annotated_classes(engine):
+    """A mask takes classes out of the mean; the others keep their weights."""
+    logits, labels = logits_of(2, 4, 6, 6), labels_of(4, 2, 6, 6, ignore=False)
+    mask = torch.tensor([[True, True, False, True], [True, False, True, True]])
+    weight = torch.tensor([0.5, 1.0, 2.0, 4.0], dtype=torch.float64)
+    each = ls.DiceLoss(reduction="none")(logits, labels, label_mask=mask)
+    expected = ((each * weight * mask).sum(1) / (weight * mask).sum(1)).mean()
+    assert_same(ls.DiceLoss(class_weight=weight)(logits, labels, label_mask=mask), expected)
+
+
+def test_two_sides_of_one_channel_are_skipped_like_classes(engine):
+    """Background and foreground, for losses that count both: an image without one of them counts the other."""
+    z, labels = logits_of(3, 1, 5, 5), labels_of(2, 3, 5, 5, ignore=False)
+    labels[0], labels[1] = 1, 0
+    two = torch.cat([torch.zeros_like(z), z], 1)
+    for text in ("log_dice", "unified_focal", "unified_focal(class_weight=[0.5, 2.0])"):
+        for absent in ("smooth", "skip"):
+            loss = ls.parse(text, absent=absent)
+            assert_same(loss(z, labels), loss(two, labels))
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     n=st.integers(0, 3),

@@ -128,6 +128,15 @@ def test_spacing_is_a_unit(engine):
         torch.testing.assert_close(values[1], factor * values[0])
 
 
+@pytest.mark.parametrize("norm", ["boundary", "max"])
+def test_the_distance_penalty_has_no_unit(norm, engine):
+    """Distances are divided by the deepest; an ignored pixel is not the deepest where all are below 1."""
+    logits, labels = logits_of(2, 3, 6, 7), labels_of(3, 2, 6, 7)
+    whole = ls.DistanceMapPenaltyLoss(norm=norm, **IGNORE)(logits, labels)
+    small = ls.DistanceMapPenaltyLoss(norm=norm, spacing=(0.125, 0.125), **IGNORE)(logits, labels)
+    torch.testing.assert_close(small, whole, rtol=1e-6, atol=0)
+
+
 def test_hausdorff_prices_a_far_error_more():
     labels = disc(32, 5.0, (10, 10))
     near, far = labels.clone(), labels.clone()
@@ -312,6 +321,17 @@ def test_forbidden_pairs_are_counted_right(space, window):
         loss = ls.NonAdjacencyLoss.from_labels(images, 6, window, ignore_index=9)
         assert loss.settings()["forbidden"] == brute_force(images, 6, window, 9)
         assert (loss.window, loss.ignore_index) == (window, 9)
+
+
+def test_labels_of_independent_channels_are_masks():
+    logits, labels = logits_of(2, 3, 5, 4), labels_of(4, 2, 5, 4, ignore=False)
+    masks = torch.stack([labels == k for k in range(3)], 1)
+    loss = ls.BoundaryF1Loss(task="multilabel")
+    torch.testing.assert_close(loss(logits, labels), loss(logits, masks))
+
+
+def test_one_channel_has_two_labels():
+    assert ls.NonAdjacencyLoss.from_labels([[[0, 0]], [[1, 1]]], 1).settings()["forbidden"] == [[0, 1], [1, 0]]
 
 
 def test_labels_come_in_one_after_the_other():
