@@ -89,6 +89,9 @@ SURVIVORS: dict[str, str] = {
     "field.whole: 1 -> 2 (line 5, column 38)": "a mask of the logits' own shape does as well",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
     "weighted.largest: 1.0 -> 2.0 (line 6, column 83)": "anything below 0 comes last",
+    "field._only: 0.0 -> 1.0 (line 3, column 82)": "any number will do where no pixel counts, as long as it is one",
+    "ranking.jaccard: 1.0 -> 2.0 (line 9, column 36)": "without foreground: what it divides is replaced, or weighs 0",
+    "ranking.jaccard: 1.0 -> 2.0 (line 15, column 60)": "the price of a level with nothing on it",
     "engine.power: 1 -> 2 (line 3, column 36)": "a shortcut: the other branch gives the same for exponents from 1 on",
 }
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from .batch import Batch, Sums
 from .engine import Task, Want, power
-from .loss import TINY, ClassLoss, ratio
-from .settings import Fraction, NonNegative
+from .loss import ClassLoss, ratio
+from .settings import Fraction, NonNegative, Positive
 
 
 class RegionLoss(ClassLoss):
@@ -295,7 +295,7 @@ class LogDiceLoss(RegionLoss):
 
     Args:
         exponent: γ ≥ 0.
-        smooth: ε ≥ 0.
+        smooth: ε ≥ 1e-9: without it a class that is absent would cost ∞.
 
     Range: [0, ∞): 0 when perfect, grows without bound as the overlap vanishes.
     Limits: as Dice; refuses `class_weight`.
@@ -303,7 +303,7 @@ class LogDiceLoss(RegionLoss):
 
     >>> import torch, lossmith as ls
     >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
-    >>> round(ls.LogDiceLoss(exponent=1.0, smooth=0.0)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
+    >>> round(ls.LogDiceLoss(exponent=1.0, smooth=1e-9)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
     0.3144
     """
 
@@ -313,9 +313,7 @@ class LogDiceLoss(RegionLoss):
     background_counts = True
     without: ClassVar[dict[str, str]] = {"class_weight": "every class counts the same in it"}
     exponent: NonNegative = 0.3
-    smooth: NonNegative = 1.0
+    smooth: Positive = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        miss, hit = s.fp + s.fn, 2 * s.tp + self.smooth
-        empty = (miss < TINY) & (hit < TINY)
-        return power(torch.log1p(miss / torch.where(empty, 1.0, hit)), self.exponent)  # −ln D = ln(1 + miss / hit)
+        return power(torch.log1p((s.fp + s.fn) / (2 * s.tp + self.smooth)), self.exponent)  # −ln D = ln(1 + miss / hit)

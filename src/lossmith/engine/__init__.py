@@ -52,7 +52,7 @@ def power(x: Tensor, exponent: float, floor: float = 1e-30) -> Tensor:
     """x ** exponent for x >= 0; with an exponent below 1 linear up to `floor`, so that the slope at 0 is finite."""
     if exponent == 0 or exponent >= 1:
         return x**exponent
-    return x * x.clamp(floor, 1e30) ** (exponent - 1)  # and x = ∞ stays ∞
+    return torch.where(x <= floor, x * floor ** (exponent - 1), x.clamp(min=floor) ** exponent)
 
 
 class Want(NamedTuple):
