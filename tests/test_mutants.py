@@ -65,7 +65,6 @@ SURVIVORS: dict[str, str] = {
     "HausdorffDTLoss.wants: not self.one_sided -> self.one_sided (line 2, column 22)": "the residual brings the field",
     "KLDivergenceLoss.of_event: 0.0 -> 1.0 (line 5, column 91)": "is multiplied by its chance, 0",
     "KLDivergenceLoss.of_event: 1.0 -> 2.0 (line 5, column 79)": "stands in for a chance of 0 in a branch not taken",
-    "LogDiceLoss.formula: 1.0 -> 2.0 (line 4, column 55)": "what divides a miss of 0",
     "NonAdjacencyLoss.value: 1 -> 2 (line 8, column 51)": "where there are no taps, 0 is divided",
     "PowerCrossEntropyLoss.price: counts if batch.softmax else counts.expand(batch.n_classes, 2) -> counts"
     " (line 10, column 17)": "broadcasting expands it as well",

@@ -295,7 +295,7 @@ class LogDiceLoss(RegionLoss):
 
     Args:
         exponent: γ ≥ 0.
-        smooth: ε ≥ 1e-9: without it a class that is absent would cost ∞.
+        smooth: ε ≥ 0.001: without it a class that is absent would cost ∞, and one that is nearly missed its digits.
 
     Range: [0, ∞): 0 when perfect, grows without bound as the overlap vanishes.
     Limits: as Dice; refuses `class_weight`.
@@ -303,7 +303,7 @@ class LogDiceLoss(RegionLoss):
 
     >>> import torch, lossmith as ls
     >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
-    >>> round(ls.LogDiceLoss(exponent=1.0, smooth=1e-9)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
+    >>> round(ls.LogDiceLoss(exponent=1.0, smooth=0.001)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
     0.3144
     """
 
@@ -316,4 +316,5 @@ class LogDiceLoss(RegionLoss):
     smooth: Positive = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        return power(torch.log1p((s.fp + s.fn) / (2 * s.tp + self.smooth)), self.exponent)  # −ln D = ln(1 + miss / hit)
+        hit = 2 * s.tp.clamp(min=0.0) + self.smooth  # a difference: its rounding must not reach below −ε
+        return power(torch.log1p((s.fp + s.fn) / hit), self.exponent)  # −ln D = ln(1 + miss / hit)

@@ -84,7 +84,7 @@ class Ordered:
 
 
 NonNegative = Annotated[float, Interval(0.0, math.inf)]
-Positive = Annotated[float, Interval(1e-9, math.inf)]
+Positive = Annotated[float, Interval(1e-3, math.inf)]
 Fraction = Annotated[float, Interval(0.0, 1.0)]
 Percent = Annotated[float, Interval(0.0, 100.0)]
 Count = Annotated[int, Interval(0, math.inf)]
