@@ -304,7 +304,7 @@ class LogDiceLoss(RegionLoss):
     >>> import torch, lossmith as ls
     >>> logits, target = torch.tensor([[[9.0, 9.0, -9.0, -9.0]]]), torch.tensor([[1, 0, 0, 0]])
     >>> round(ls.LogDiceLoss(exponent=1.0, smooth=0.001)(logits, target).item(), 4)  # (−ln 0.8 − ln 0.6667) / 2
-    0.3144
+    0.3143
     """
 
     name = "log_dice"
