@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import golden
 import lossmith as ls
 from lossmith import engine as engines
-from problems import IGNORED, labels_of, logits_of
+from lossmith.batch import Batch
+from problems import IGNORED, PROBLEMS, labels_of, logits_of
 
 
 def assert_same(a, b, tolerance=1e-10):
@@ -146,8 +147,6 @@ def test_two_classes_are_one_channel(engine):
 
 def test_background_follows_from_the_foreground():
     """`Sums.both` is algebra: it gives what two channels would have measured."""
-    from lossmith.batch import Batch
-
     z, labels = logits_of(2, 1, 5, 5), labels_of(2, 2, 5, 5)
     two = torch.cat([torch.zeros_like(z), z], 1)
     loss = ls.DiceLoss(squared=True, ignore_index=IGNORED)
@@ -160,6 +159,20 @@ def test_background_follows_from_the_foreground():
     counted = Batch([soft], "", two, torch.cat([1 - shares, shares], 1)).sums
     for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "squared_error"):
         assert_same(getattr(both, name), getattr(counted, name))
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name)
+def test_residuals_are_differences(problem):
+    """p − r, which keeps its digits near perfection."""
+    loss = ls.HausdorffDTLoss(**problem.settings)
+    batch = Batch([loss], "", problem.logits, problem.target)
+    masks, valid = batch.masks
+    r = problem.target.double() if problem.target.is_floating_point() else masks.double()
+    assert_same(batch.residual[valid], (batch.field - r)[valid])
+    if not problem.target.is_floating_point():
+        sure = 40.0 * (2 * masks.double() - 1) * valid
+        near = Batch([loss], "", sure, problem.target).residual
+        assert (near[valid] != 0).all()
 
 
 def test_false_positives_on_an_absent_class(engine):

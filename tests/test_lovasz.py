@@ -426,6 +426,16 @@ def test_shared_settings_change_the_value(engine):
     assert len(values) == 1 + len(changes)
 
 
+def test_targets_out_of_range_become_nan_where_looking_would_cost():
+    """As on an accelerator: one above the highest label, or a share above 1."""
+    logits, loss = logits_of(2, 3, 8), ls.LovaszSoftmaxLoss(task="multiclass")
+    labels, shares = torch.zeros(2, 8, dtype=torch.long), torch.full((2, 3, 8), 1 / 3, dtype=torch.float64)
+    labels[0, 0], shares[0, 0, 0] = 3, 1.5
+    for target in (labels, shares):
+        value = torch.func.vmap(lambda z, t: loss(z[None], t[None]))(logits, target)
+        assert value.isnan().tolist() == [True, False]
+
+
 def test_equal_terms_are_ranked_once(monkeypatch):
     seen = []
     original = engine.ranked
