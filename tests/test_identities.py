@@ -210,7 +210,6 @@ def test_the_hardest_are_no_more_than_asked_for(engine):
         assert shown.grad.flatten().nonzero().flatten().tolist() == [0, 1, 5, 9]
 
 
-@pytest.mark.xfail(raises=IndexError, strict=True, reason="Batch.information takes a third axis for granted")
 def test_divergence_of_ignored_samples(engine):
     logits, shares = logits_of(5, 3), logits_of(5, 3, seed=9).softmax(1)
     hidden = shares.clone()

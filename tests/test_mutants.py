@@ -73,7 +73,6 @@ SURVIVORS: dict[str, str] = {
     "WeightedCrossEntropyLoss.price: s.fn -> s.fp (line 5, column 30)": "the engine gives both or none",
     "WeightedCrossEntropyLoss.price: 1.0 -> 2.0 (line 11, column 65)": "stands in for a size of 0",
     "Batch.information: 1 -> 2 (line 6, column 85)": "the largest value allowed, which was checked before",
-    "Batch.information: 0 -> 1 (line 8, column 36)": "matters for logits (N, C), which fail: test_identities",
     "adjacency.forbidden_pairs: 1 -> 2 (line 20, column 42)": "a wider table, whose margin is cut off",
     "adjacency.forbidden_pairs: n_labels + 1 -> n_labels (line 22, column 54)": "the last count is cut off anyway",
     "adjacency.forbidden_pairs: 1 -> 2 (line 22, column 65)": "the last counts are cut off anyway",

@@ -318,5 +318,5 @@ class Batch:
         weight = share.new_ones(()) if weight is None else weight
         weight = weight.unsqueeze(1) if 0 < weight.ndim < share.ndim else weight
         labels = [share] if self.softmax else [1 - share, share]
-        sums = [(weight * torch.xlogy(r, r)).flatten(2).sum(2) for r in labels]
+        sums = [self.over_pixels(weight * torch.xlogy(r, r)) for r in labels]
         return sums[0] if self.softmax else torch.stack(sums, 2)
