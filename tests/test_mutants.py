@@ -200,6 +200,7 @@ RANKS: list[Callable[..., None]] = [
     test_lovasz.test_impossible_classes_cost_nothing,
 ]
 LABELS: list[Callable[..., None]] = [
+    test_identities.test_divergence_of_ignored_samples,
     test_identities.test_background_follows_from_the_foreground,
     test_identities.test_power_has_a_finite_slope_at_0,
     test_identities.test_alpha_per_channel_is_alpha_of_each_channel,
