@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lossmith as ls
 from lossmith.distance import signed_distance_map
-from lossmith.structure import _along_axes, _largest
+from lossmith.structure import _along_axes, largest_near
 from problems import IGNORE, IGNORED, labels_of, logits_of
 
 NOT_0_2 = [[0, 0, 1], [0, 0, 0], [1, 0, 0]]
@@ -174,7 +174,7 @@ def test_ignoring_a_margin_is_cropping(cls, space, engine):
 def test_windows_one_axis_at_a_time_are_boxes(space, window):
     x = logits_of(2, 3, *space)
     largest = getattr(F, f"max_pool{len(space)}d")(x, window, 1, window // 2)
-    assert torch.equal(_largest(x, window), largest)
+    assert torch.equal(largest_near(x, window), largest)
     padded = F.pad(x, [window // 2] * (2 * len(space)))
     mean = getattr(F, f"avg_pool{len(space)}d")(padded, window, 1)
     found = _along_axes(x, lambda lines: F.avg_pool2d(lines, (window, 1), 1, (window // 2, 0)))

@@ -126,18 +126,18 @@ class BoundaryF1Loss(ClassLoss):
     def class_losses(self, batch: Batch, kept: list[int]) -> tuple[Tensor, Tensor]:
         masks, valid = (x[:, kept] for x in batch.masks)
         p, r = self._ring(1 - batch.field[:, kept], valid), self._ring((~masks).to(batch.field), valid)
-        precision = ratio(batch.over_pixels(p * _largest(r, self.theta)), batch.over_pixels(p))
-        recall = ratio(batch.over_pixels(r * _largest(p, self.theta)), batch.over_pixels(r))
+        precision = ratio(batch.over_pixels(p * largest_near(r, self.theta)), batch.over_pixels(p))
+        recall = ratio(batch.over_pixels(r * largest_near(p, self.theta)), batch.over_pixels(r))
         return 1 - ratio(2 * precision * recall, precision + recall), batch.over_pixels(r) != 0
 
     def _ring(self, rest: Tensor, valid: Tensor) -> Tensor:
         """The boundary of y from 1 − y, 0 where ignored."""
-        near = _largest(rest.masked_fill(~valid, -torch.inf), self.theta0)
+        near = largest_near(rest.masked_fill(~valid, -torch.inf), self.theta0)
         return (near - rest).masked_fill(~valid, 0.0)
 
 
-def _largest(x: Tensor, window: int) -> Tensor:
-    """The largest value in the window around each pixel."""
+def largest_near(x: Tensor, window: int) -> Tensor:
+    """The largest value in the window around each pixel of (N, C, *S); what lies beyond the border is no pixel."""
     return _along_axes(x, lambda lines: F.max_pool2d(lines, (window, 1), 1, (window // 2, 0)))
 
 

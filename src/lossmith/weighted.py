@@ -10,7 +10,6 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .batch import Batch
@@ -18,6 +17,7 @@ from .engine import Want
 from .engine.plain import can_look
 from .pixel import PixelLoss
 from .settings import Count, Fraction, Percent, Spacing, Window
+from .structure import largest_near
 
 
 class HardestLoss(PixelLoss):
@@ -152,20 +152,10 @@ class BoundaryCrossEntropyLoss(PixelLoss):
         flat = labels.unsqueeze(1) if batch.softmax else labels.flatten(0, 1).unsqueeze(1)
         flat = flat.float()
         known = valid.reshape(flat.shape)
-        highest = window_max(flat.masked_fill(~known, -math.inf), self.kernel_size)
-        lowest = -window_max(-flat.masked_fill(~known, math.inf), self.kernel_size)
+        highest = largest_near(flat.masked_fill(~known, -math.inf), self.kernel_size)
+        lowest = -largest_near(-flat.masked_fill(~known, math.inf), self.kernel_size)
         beside = (highest > lowest).view_as(labels)
         return batch.pixel_weight * (beside if self.side == "both" else beside & (labels > 0))
-
-
-def window_max(x: Tensor, size: int) -> Tensor:
-    """The largest value in a window around each pixel of (M, K, *S), axis by axis; the border is no pixel."""
-    for axis in range(2, x.ndim if x.numel() else 2):
-        shape = x.shape
-        rows = x.movedim(axis, -1)
-        pooled = F.max_pool1d(rows.reshape(1, -1, shape[axis]), size, stride=1, padding=size // 2)
-        x = pooled.view(rows.shape).movedim(-1, axis)
-    return x
 
 
 class DistanceMapPenaltyLoss(PixelLoss):

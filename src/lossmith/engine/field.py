@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import Problem, Stats
-from .plain import can_look, floating
+from .plain import can_look, floating, missed_by_every_class
 
 
 def add_fields(stats: Stats, problem: Problem) -> None:
@@ -41,10 +41,8 @@ def _residual(problem: Problem, p: Tensor, valid: Tensor | None) -> Tensor:
         at = labels.unsqueeze(1)
         others = p.scatter(1, at, 0.0)
         return others.scatter(1, at, -others.sum(1, keepdim=True))
-    best = p.argmax(1, keepdim=True)
-    miss = (1 - p).scatter(1, best, p.scatter(1, best, 0.0).sum(1, keepdim=True))
     r = problem.target.to(p.dtype)
-    return (1 - r) * p - r * miss
+    return (1 - r) * p - r * missed_by_every_class(p)
 
 
 def _only(valid: Tensor, z: Tensor) -> Tensor:

@@ -232,12 +232,16 @@ def _soft_softmax(problem: Problem) -> Stats:
     return stats
 
 
+def missed_by_every_class(p: Tensor) -> Tensor:
+    """1 − p, which cancels for the likeliest class alone: for it, the sum over the others."""
+    best = p.argmax(1, keepdim=True)
+    return (1 - p).scatter(1, best, p.scatter(1, best, 0.0).sum(1, keepdim=True))
+
+
 def _of_every_class(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """p, 1 − p and −ln p of every class, none of them by a difference that cancels."""
     p = z.softmax(1)
-    best = z.argmax(1, keepdim=True)
-    rest = p.scatter(1, best, 0.0).sum(1, keepdim=True)  # 1 − p of the likeliest class; the others' do not cancel
-    miss = (1 - p).scatter(1, best, rest)
+    miss = missed_by_every_class(p)
     near = -torch.log1p(-torch.where(miss < 0.5, miss, 0.0))
     return p, miss, torch.where(miss < 0.5, near, _surprise(z, z, p))
 
