@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING
@@ -132,7 +132,7 @@ class Batch:
         self.annotated = None if label_mask is None else checked_mask(who, logits, label_mask)
         given = problem
         if self.annotated is not None:
-            problem = merged(given, self.annotated)
+            problem = merged(replace(given, want=want._replace(whole=False)), self.annotated)  # that comes below
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self._given_distance = checked_distance(who, logits, distance)
         self.problem = problem

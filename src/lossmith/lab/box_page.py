@@ -318,7 +318,7 @@ def draw_totals(courses: Courses, forms: list[str], colour: figures.Colours) -> 
     figure.update_xaxes(title="iteration", range=[-3, 203])
     figure.update_yaxes(rangemode="tozero", nticks=8)
     figure.update_yaxes(title="total error", col=1)
-    return figures._html(figure, 480)
+    return figures.html_of(figure, 480)
 
 
 def draw_maps(courses: Courses, points: Array, form: str) -> str:
@@ -367,4 +367,4 @@ def draw_maps(courses: Courses, points: Array, form: str) -> str:
     figure.update_yaxes(showgrid=False, nticks=4, constrain="domain")
     for i in range(1, len(losses) + 1):
         figure.layout[f"yaxis{i if i > 1 else ''}"].scaleanchor = f"x{i if i > 1 else ''}"
-    return figures._html(figure, 30 + 270 * rows, legend=False)
+    return figures.html_of(figure, 30 + 270 * rows, legend=False)

@@ -89,7 +89,7 @@ def ranking(result: Ranking, trials: list[dict[str, Any]], colour: Colours) -> s
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=names, range=[-0.6, len(names) - 0.4])
     figure.update_xaxes(range=[-0.03, 1.03], col=1, row=1)
     figure.update_xaxes(tickformat="+.2f", col=2, row=1)
-    return _html(figure, 110 + 46 * len(names), legend=False)
+    return html_of(figure, 110 + 46 * len(names), legend=False)
 
 
 def validation(trials: list[dict[str, Any]], title: str, colour: Colours) -> str:
@@ -125,7 +125,7 @@ def validation(trials: list[dict[str, Any]], title: str, colour: Colours) -> str
         return ""
     figure.update_yaxes(range=[-0.02, 1.02], title=f"{title}, held-back images")
     figure.update_xaxes(title="step", rangemode="tozero")
-    return _html(figure, 380)
+    return html_of(figure, 380)
 
 
 def training(trials: list[dict[str, Any]], colour: Colours) -> str:
@@ -156,7 +156,7 @@ def training(trials: list[dict[str, Any]], colour: Colours) -> str:
             )
     figure.update_xaxes(rangemode="tozero", nticks=5)
     figure.update_yaxes(nticks=6)
-    return _html(figure, 60 + 190 * rows, legend=False)
+    return html_of(figure, 60 + 190 * rows, legend=False)
 
 
 def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
@@ -194,7 +194,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_yaxes(type="category", showgrid=False)
     figure.update_xaxes(title="ms per step", rangemode="tozero")
-    return _html(figure, 100 + 40 * len(names), legend=False)
+    return html_of(figure, 100 + 40 * len(names), legend=False)
 
 
 def curves(drawn: dict[str, Curve], colour: Colours) -> str:
@@ -227,10 +227,10 @@ def curves(drawn: dict[str, Curve], colour: Colours) -> str:
     figure.update_yaxes(nticks=6)
     figure.update_yaxes(rangemode="tozero", col=2)
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%", col=3)
-    return _html(figure, 400)
+    return html_of(figure, 400)
 
 
-def _html(figure: go.Figure, height: int, legend: bool = True) -> str:
+def html_of(figure: go.Figure, height: int, legend: bool = True) -> str:
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 16, "t": 44 if len(figure.layout.annotations) else 16, "b": 10},
