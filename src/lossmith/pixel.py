@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from .batch import Batch
-from .engine import Curve, Event, Want, power
+from .engine import CROSS_ENTROPY, Curve, Event, Want
 from .loss import Dense
-from .settings import AboveOne, Bounds, Fraction, NonNegative
+from .settings import AboveOne, Bounds, Fraction, NonNegative, Positive
 
 
 class PixelLoss(Dense):
@@ -124,7 +124,7 @@ class CrossEntropyLoss(PixelLoss):
     label_smoothing: Fraction = 0.0
 
     def curve(self) -> Curve:
-        return Curve(0.0)
+        return CROSS_ENTROPY
 
     def wants(self) -> Want:
         return super().wants() | Want(spread=self.label_smoothing > 0)
@@ -173,7 +173,7 @@ class FocalLoss(PixelLoss):
     alpha: Fraction | Tensor | None = None
 
     def curve(self) -> Curve:
-        return Curve(float(self.gamma))
+        return Curve("focal", float(self.gamma))
 
     def price(self, batch: Batch) -> Tensor | None:
         if self.alpha is None:
@@ -224,7 +224,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
     clamp: Bounds = (1e-3, 1e3)
 
     def curve(self) -> Curve:
-        return Curve(0.0)
+        return CROSS_ENTROPY
 
     def wants(self) -> Want:
         predicted = self.weight_from == "prediction"
@@ -250,7 +250,7 @@ class PowerCrossEntropyLoss(PixelLoss):
     w_l = (Σ_k f_k / f_l)^½ with f the frequencies of the labels; the mean divides by the pixels, not by Σ w.
 
     Args:
-        exponent: γ ≥ 0; below 1 it flattens the loss of bad pixels and steepens that of good ones.
+        exponent: γ > 0; below 1 it flattens the loss of bad pixels and steepens that of good ones.
         frequencies: one number per class, counted over the training set (binary, multilabel: of no and of yes); only
             their ratios matter. None: those of the batch. A label of frequency 0 has weight 0.
 
@@ -268,11 +268,11 @@ class PowerCrossEntropyLoss(PixelLoss):
     range = (0.0, math.inf)
     paper = "Wong et al. 2018, arXiv 1809.00076"
     without: ClassVar[dict[str, str]] = {"class_weight": "it weights labels by their frequency"}
-    exponent: NonNegative = 0.3
+    exponent: Positive = 0.3
     frequencies: Tensor | None = None
 
-    def formula(self, u: Tensor) -> Tensor:
-        return power(u, self.exponent)
+    def curve(self) -> Curve:
+        return Curve("power", float(self.exponent))
 
     def price(self, batch: Batch) -> Tensor:
         if self.frequencies is None:
@@ -315,11 +315,21 @@ class ConservativeLoss(PixelLoss):
     base: AboveOne = math.e
     form: Literal["abs", "signed"] = "abs"
 
+    def curve(self) -> Curve | None:
+        return Curve("conservative", math.log(self.base)) if self.form == "abs" else None
+
+    @property
+    def _factor(self) -> float:
+        return self.lam / math.log(self.base)
+
+    def label_sums(self, batch: Batch) -> Tensor:
+        return self._factor * super().label_sums(batch)
+
     def formula(self, u: Tensor) -> Tensor:
-        kappa = math.log(self.base)
-        v = u.clamp(min=1e-30) / kappa
-        second = v.log().abs() if self.form == "abs" else v.log()
-        return (self.lam / kappa) * ((1 - v).square() * second)
+        if self.form == "abs":
+            return self._factor * super().formula(u)
+        v = u.clamp(min=1e-30) / math.log(self.base)
+        return self._factor * (1 - v).square() * v.log()
 
 
 class QuadraticLoss(PixelLoss):

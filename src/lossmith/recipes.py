@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .batch import Batch, Sums
-from .engine import Curve, Want, power
+from .engine import CROSS_ENTROPY, Curve, Want, power
 from .loss import ClassLoss, Loss, Weight
 from .pixel import CrossEntropyLoss, FocalLoss, PixelLoss, PowerCrossEntropyLoss
 from .region import DiceLoss, LogDiceLoss, RegionLoss, TverskyLoss, missed
@@ -238,17 +238,17 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
     rare: Classes | None = None
 
     def wants(self) -> Want:
-        return Want(curves=frozenset({Curve(0.0), Curve(float(self.gamma))}))
+        return Want(curves=frozenset({CROSS_ENTROPY, Curve("focal", float(self.gamma))}))
 
     def curve(self) -> Curve:
-        return Curve(float(self.gamma))
+        return Curve("focal", float(self.gamma))
 
     def label_sums(self, batch: Batch) -> Tensor:
         rare = is_rare(batch, self.rare)
         if not batch.softmax and batch.task != "binary":
             rare = torch.stack([torch.zeros_like(rare), rare], 1)  # of a channel's labels, only its yes
         rare = rare.to(batch.label_weight)
-        plain, bent = batch.curve(Curve(0.0)), batch.curve(self.curve())
+        plain, bent = batch.curve(CROSS_ENTROPY), batch.curve(self.curve())
         return self.delta * rare * (plain if self.asymmetric else bent) + (1 - self.delta) * (1 - rare) * bent
 
 

@@ -6,6 +6,7 @@ What is chosen is a constant to the gradient.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,7 +18,6 @@ from .engine import Want
 from .engine.plain import can_look
 from .pixel import PixelLoss
 from .settings import Count, Fraction, Percent, Spacing, Window
-from .structure import largest_near
 
 
 class HardestLoss(PixelLoss):
@@ -149,13 +149,34 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
     def shares(self, batch: Batch) -> Tensor:
         labels, valid = batch.labels
-        flat = labels.unsqueeze(1) if batch.softmax else labels.flatten(0, 1).unsqueeze(1)
-        flat = flat.float()
-        known = valid.reshape(flat.shape)
-        highest = largest_near(flat.masked_fill(~known, -math.inf), self.kernel_size)
-        lowest = -largest_near(-flat.masked_fill(~known, math.inf), self.kernel_size)
-        beside = (highest > lowest).view_as(labels)
+        beside = near_another(labels, valid, batch.n_labels, len(batch.space), self.kernel_size // 2)
         return batch.pixel_weight * (beside if self.side == "both" else beside & (labels > 0))
+
+
+def near_another(labels: Tensor, valid: Tensor, n_labels: int, axes: int, radius: int) -> Tensor:
+    """Which pixels have two different valid labels in the window around them, which runs along the last `axes` axes.
+
+    The largest and the smallest label nearby, by shifting small integers: several times faster than a pool of floats.
+    """
+    small = labels.to(torch.int16 if n_labels < 1 << 15 else torch.int32)
+    highest, lowest = torch.where(valid, small, -1), torch.where(valid, small, n_labels)
+    for axis in range(labels.ndim - axes, labels.ndim):
+        reach = 0
+        while reach < min(radius, labels.shape[axis] - 1):
+            step = min(2 * reach + 1, radius - reach)  # the windows of both shifted copies meet that of the middle
+            highest = _among(torch.maximum, highest, axis, step, -1)
+            lowest = _among(torch.minimum, lowest, axis, step, n_labels)
+            reach += step
+    return highest > lowest
+
+
+def _among(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int, step: int, beyond: int) -> Tensor:
+    """What is picked among each element and those `step` before and behind it; beyond the border is nothing."""
+    step = min(step, x.shape[axis])
+    rest, border = x.shape[axis] - step, torch.full_like(x.narrow(axis, 0, step), beyond)
+    before = torch.cat([border, x.narrow(axis, 0, rest)], axis)
+    behind = torch.cat([x.narrow(axis, step, rest), border], axis)
+    return pick(pick(x, before), behind)
 
 
 class DistanceMapPenaltyLoss(PixelLoss):

@@ -34,18 +34,44 @@ Task = Literal["multiclass", "binary", "multilabel"]
 
 
 class Curve(NamedTuple):
-    """A pixel formula f(u) that the kernels know too: (1−p)^gamma · u. With gamma = 0 it is cross-entropy."""
+    """A pixel formula f(u) that the kernels know too: which one, and its one number x.
 
-    gamma: float
+    "focal"         (1−p)^x u; cross-entropy with x = 0
+    "power"         u^x; below 1 linear up to u = 1e-30, as in `power`
+    "conservative"  (1 − v)² |ln v| with v = u / x; u counts as 1e-30 at least
+    """
+
+    kind: Literal["focal", "power", "conservative"]
+    x: float
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is u itself."""
+        return self == CROSS_ENTROPY
 
     def __call__(self, u: Tensor) -> Tensor:
-        return u if self.gamma == 0 else power(-torch.expm1(-u), self.gamma) * u
+        if self.kind == "power":
+            return power(u, self.x)
+        if self.kind == "conservative":
+            v = u.clamp(min=1e-30) / self.x
+            return (1 - v).square() * v.log().abs()
+        return u if self.straight else power(-torch.expm1(-u), self.x) * u
 
     def slope(self, u: Tensor) -> Tensor:
-        """f'(u) = (1−p)^gamma + gamma (1−p)^(gamma−1) p u, written so that gamma < 1 divides nothing by 0."""
+        """f'(u), written so that an exponent below 1 divides nothing by 0."""
+        if self.kind == "power":
+            near = torch.where(u <= 1e-30, 1.0, self.x) if self.x < 1 else self.x
+            return near * u.clamp(min=1e-30) ** (self.x - 1)
+        if self.kind == "conservative":
+            v = u.clamp(min=1e-30) / self.x
+            slope = ((1 - v).square() / v - 2 * (1 - v) * v.log()) * v.log().sign() / self.x
+            return torch.where(u < 1e-30, 0.0, slope)
         miss, p = -torch.expm1(-u), torch.exp(-u)
         share = torch.where(miss == 0, 1.0, u.clamp(max=1e30) / torch.where(miss == 0, 1.0, miss))  # p u → 0 at u = ∞
-        return power(miss, self.gamma) * (1 + self.gamma * p * share)
+        return power(miss, self.x) * (1 + self.x * p * share)
+
+
+CROSS_ENTROPY = Curve("focal", 0.0)
 
 
 def power(x: Tensor, exponent: float, floor: float = 1e-30) -> Tensor:

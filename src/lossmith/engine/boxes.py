@@ -216,7 +216,7 @@ def _numbers(wanted: tuple[str, ...]) -> Any:
 def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     """All boxes, on as many threads as torch uses."""
     from . import box_kernels as k
-    from .cpu import _pool
+    from .cpu import _pool, compiling
 
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4
@@ -225,10 +225,10 @@ def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     def work(begin: int, end: int) -> None:
         kernel(begin, end, torch.empty(k.ROWS * k.LANES).numpy(), numbers, *arrays)
 
+    with compiling():  # here: in a thread it could deadlock on the import lock
+        work(0, 0 if threads > 1 else count)
     if threads == 1:
-        work(0, count)
         return
-    work(0, 0)  # compile here: in a thread it could deadlock on the import lock
     edges = [count * i // threads for i in range(threads + 1)]
     others = [_pool().submit(work, *edges[i : i + 2]) for i in range(1, threads)]
     work(*edges[:2])

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import itertools
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -201,8 +203,8 @@ class _Job:
             ignore=problem.ignore_index,
         )
         want = problem.want
-        gammas = np.array([c.gamma for c in curves], np.float32)
-        ask = k.Ask(want.errors, want.squares, want.spread, gammas)
+        shapes = np.array([(k.KINDS.index(c.kind), c.x) for c in curves], np.float32).reshape(-1, 2)
+        ask = k.Ask(want.errors, want.squares, want.spread, shapes)
         common = (self.grid, _field(logits), known)
         if self.hard_softmax:
             self.forward, self.backward = k.softmax_sums, k.softmax_gradient
@@ -221,9 +223,11 @@ class _Job:
         threads = min(torch.get_num_threads(), self.chunks)
         arguments = *self.arguments, *results
         if threads < 2 or grid.images * grid.channels * grid.pixels < _ALONE:
-            kernel(0, self.chunks, *self._scratch(), *arguments)
+            with compiling():
+                kernel(0, self.chunks, *self._scratch(), *arguments)
             return
-        kernel(0, 0, *self._scratch(), *arguments)  # compile here: in a thread it could deadlock on the import lock
+        with compiling():  # here: in a thread it could deadlock on the import lock
+            kernel(0, 0, *self._scratch(), *arguments)
         edges = np.linspace(0, self.chunks, min(self.chunks, 8 * threads) + 1).astype(int).tolist()
         spans = iter(list(itertools.pairwise(edges)))  # a list's iterator may be shared by threads
 
@@ -244,6 +248,20 @@ class _Job:
 
         rows = torch.empty((3, self.grid.channels, k.LANES) if self.soft else (self.grid.channels, k.LANES))
         return rows.numpy(), torch.empty((k.LANE_ROWS, k.LANES)).numpy()
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """For a call that may compile. Numba makes millions of small objects, and after every few thousand the collector
+    would look through all of torch's: a sixth of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _ask_for_huge_pages(fresh: Tensor) -> None:

@@ -27,6 +27,8 @@ from numba.extending import overload
 LANES = 256
 GROUP = 64
 SQRT_HALF = 0x3F3504F3  # its float32 bits
+KINDS = ("focal", "power", "conservative")
+FOCAL, POWER, CONSERVATIVE = range(3)
 FEW = 16  # up to this many classes, comparing each with the label is faster than jumping to the label's row
 
 # Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
@@ -77,7 +79,7 @@ class Ask(NamedTuple):
     errors: bool
     squares: bool
     spread: bool
-    gammas: Any
+    curves: Any  # (K, 2): the kind of each `Curve`, an index into KINDS, and its number
 
 
 class Block(NamedTuple):
@@ -244,7 +246,7 @@ def multiply(x, y, out, groups):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def multiply_power(o, exponent, out, groups):  # type: ignore[no-untyped-def]
-    """out *= o^exponent, where 0 ≤ o ≤ 1; small whole exponents, the usual ones, by multiplication."""
+    """out *= o^exponent, where 0 ≤ o; small whole exponents, the usual ones, by multiplication."""
     if exponent == 0 or exponent == 1 or exponent == 2 or exponent == 3:
         for _ in range(int(exponent)):
             multiply(out, o, out, groups)
@@ -252,26 +254,56 @@ def multiply_power(o, exponent, out, groups):  # type: ignore[no-untyped-def]
         for i in range(GROUP * groups):
             base = o[i]
             base = np.float32(1e-30) if base < np.float32(1e-30) else base
-            out[i] *= exp(exponent * log(base))
+            power = exponent * log(base)
+            out[i] *= exp(np.float32(88.0) if power > np.float32(88.0) else power)
 
 
 @njit(**FAST)
-def curve(gamma, u, o, out, groups):  # type: ignore[no-untyped-def]
-    """f(u) = o^gamma · u, where o = 1 − p."""
-    for i in range(GROUP * groups):
-        out[i] = u[i]
-    multiply_power(o, gamma, out, groups)
+def bent(shape):  # type: ignore[no-untyped-def]
+    """Whether f(u) is not u itself."""
+    return shape[0] != FOCAL or shape[1] != 0
 
 
 @njit(**FAST)
-def curve_slope(gamma, u, o, p, out, groups):  # type: ignore[no-untyped-def]
-    """f'(u) = o^(gamma−1) (o + gamma p u). At u = ∞, p u is 0: hence the bound on u."""
-    for i in range(GROUP * groups):
-        bounded = u[i]
-        bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
-        out[i] = np.float32(1.0) if gamma == 0 else o[i] + gamma * p[i] * bounded
-    if gamma != 0:
-        multiply_power(o, gamma - np.float32(1.0), out, groups)
+def curve(shape, u, o, out, groups):  # type: ignore[no-untyped-def]
+    """f(u) of a `Curve`, where o = 1 − p. u^x is u · max(u, 1e-30)^(x−1): linear below 1e-30, and NaN and ∞ survive."""
+    kind, x = shape[0], shape[1]
+    if kind == CONSERVATIVE:
+        for i in range(GROUP * groups):
+            v = (np.float32(1e-30) if u[i] < np.float32(1e-30) else u[i]) / x
+            away = np.float32(1.0) - v
+            out[i] = away * away * abs(log(v))
+    else:
+        for i in range(GROUP * groups):
+            out[i] = u[i]
+        if kind == POWER:
+            multiply_power(u, x - np.float32(1.0), out, groups)
+        else:
+            multiply_power(o, x, out, groups)
+
+
+@njit(**FAST)
+def curve_slope(shape, u, o, p, out, groups):  # type: ignore[no-untyped-def]
+    """f'(u). Of a focal curve o^(x−1) (o + x p u); at u = ∞, p u is 0: hence the bound on u."""
+    kind, x = shape[0], shape[1]
+    if kind == CONSERVATIVE:
+        for i in range(GROUP * groups):
+            v = (np.float32(1e-30) if u[i] < np.float32(1e-30) else u[i]) / x
+            away, height = np.float32(1.0) - v, log(v)
+            slope = (away * away / v - np.float32(2.0) * away * height) / x
+            slope = -slope if height < 0 else slope
+            out[i] = np.float32(0.0) if u[i] < np.float32(1e-30) else slope
+    elif kind == POWER:
+        for i in range(GROUP * groups):
+            out[i] = np.float32(1.0) if (u[i] <= np.float32(1e-30)) & (x < 1) else x
+        multiply_power(u, x - np.float32(1.0), out, groups)
+    else:
+        for i in range(GROUP * groups):
+            bounded = u[i]
+            bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
+            out[i] = np.float32(1.0) if x == 0 else o[i] + x * p[i] * bounded
+        if x != 0:
+            multiply_power(o, x - np.float32(1.0), out, groups)
 
 
 # ---------------------------------------------------------------------------------------------------- in and out
@@ -531,7 +563,7 @@ def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
             if row == FN2:
                 multiply(lane[VALUE], lane[MISS], lane[VALUE], groups)
         elif row >= CURVES:
-            curve(ask.gammas[row - CURVES], lane[U], lane[MISS], lane[VALUE], groups)
+            curve(ask.curves[row - CURVES], lane[U], lane[MISS], lane[VALUE], groups)
             multiply(lane[VALUE], lane[WEIGHT], lane[VALUE], groups)
         else:
             continue
@@ -557,7 +589,7 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
             groups = block.groups
             load_weights(known, grid, block, lane[WEIGHT])
             ignored = load_labels(known, grid, block, lane)
-            if ask.errors or ask.squares or ask.spread or len(ask.gammas) > 0 or len(u) > 0:  # not only counts
+            if ask.errors or ask.squares or ask.spread or len(ask.curves) > 0 or len(u) > 0:  # not only counts
                 load_rows(logits, block, rows, lane, ignored)
                 if ask.spread:
                     for c in range(grid.channels):
@@ -566,7 +598,7 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
                         out[SPREAD, c] += dot(lane[WEIGHT], lane[VALUE], groups)
                 exponentiate(rows, lane, groups)
                 finish_pixels(lane, groups)
-            if ask.spread or len(ask.gammas) > 0 or len(u) > 0:
+            if ask.spread or len(ask.curves) > 0 or len(u) > 0:
                 surprise(lane, groups)
             if ask.spread:
                 log_sums = dot(lane[WEIGHT], lane[LOG_SUM], groups)
@@ -583,10 +615,10 @@ def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, lim
 @njit(**PASTED)
 def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
     """What the label's own probability is asked for. OWN: ∂/∂(1−p) of the sums; PULL += weight · ∂/∂u of the curves."""
-    bent = False
-    for gamma in ask.gammas:
-        bent |= gamma > 0  # otherwise f' is 1
-    if bent:
+    any_bent = False
+    for k in range(len(ask.curves)):
+        any_bent |= bent(ask.curves[k])  # otherwise f' is 1
+    if any_bent:
         surprise(lane, groups)  # reads OWN
     for i in range(GROUP * groups):
         lane[OWN, i] = np.float32(0.0)
@@ -602,9 +634,9 @@ def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
             for i in range(GROUP * groups):
                 lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[INNER, i]
         else:
-            gamma = ask.gammas[row - CURVES]
-            if gamma > 0:
-                curve_slope(gamma, lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
+            shape = ask.curves[row - CURVES]
+            if bent(shape):
+                curve_slope(shape, lane[U], lane[MISS], lane[HIT], lane[VALUE], groups)
                 multiply(lane[INNER], lane[VALUE], lane[INNER], groups)
             for i in range(GROUP * groups):
                 lane[PULL, i] += lane[INNER, i] * lane[WEIGHT, i]
@@ -723,12 +755,12 @@ def add_channel(ask, lane, groups, both, out):  # type: ignore[no-untyped-def]
         out[SPREAD] += dot(lane[LIVE], lane[U_YES], groups)
         if both:
             out[SPREAD_NO] += dot(lane[LIVE], lane[U_NO], groups)
-    for k in range(len(ask.gammas)):
-        curve(ask.gammas[k], lane[U_YES], lane[Q], lane[VALUE], groups)
+    for k in range(len(ask.curves)):
+        curve(ask.curves[k], lane[U_YES], lane[Q], lane[VALUE], groups)
         out[CURVES + k] += dot_where(lane[YES], lane[VALUE], groups)
         if both:
-            curve(ask.gammas[k], lane[U_NO], lane[P], lane[VALUE], groups)
-            out[CURVES + len(ask.gammas) + k] += dot_where(lane[NO], lane[VALUE], groups)
+            curve(ask.curves[k], lane[U_NO], lane[P], lane[VALUE], groups)
+            out[CURVES + len(ask.curves) + k] += dot_where(lane[NO], lane[VALUE], groups)
 
 
 @njit(**FAST)
@@ -736,8 +768,8 @@ def pixel_slope(ask, lane, groups, upstream, share, u, o, p, out, spread, curves
     """out = w · ∂/∂u of an event; the arguments name rows, of `lane` and then of `upstream`."""
     for i in range(GROUP * groups):
         lane[out, i] = lane[LIVE, i] * upstream[spread]
-    for k in range(len(ask.gammas)):
-        curve_slope(ask.gammas[k], lane[u], lane[o], lane[p], lane[VALUE], groups)
+    for k in range(len(ask.curves)):
+        curve_slope(ask.curves[k], lane[u], lane[o], lane[p], lane[VALUE], groups)
         multiply(lane[VALUE], lane[share], lane[VALUE], groups)
         for i in range(GROUP * groups):
             lane[out, i] += lane[VALUE, i] * upstream[curves + k]
@@ -796,7 +828,7 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
             load_weights(known, grid, block, lane[WEIGHT])
             for c in range(grid.channels):
                 load_channel(grid, logits, known, block, c, one_vs_rest, lane)
-                if ask.errors or ask.squares or ask.spread or len(ask.gammas) > 0 or len(u) > 0:  # not only counts
+                if ask.errors or ask.squares or ask.spread or len(ask.curves) > 0 or len(u) > 0:  # not only counts
                     sigmoid_events(lane, groups)
                 add_channel(ask, lane, groups, True, partial[chunk, :, c])
                 if len(u) > 0:
@@ -825,7 +857,7 @@ def sigmoid_gradient(  # type: ignore[no-untyped-def]
                 sigmoid_events(lane, groups)
                 split_weight(lane, groups)
                 g = upstream[image, :, c]
-                curves = CURVES + len(ask.gammas)
+                curves = CURVES + len(ask.curves)
                 pixel_slope(ask, lane, groups, g, YES, U_YES, Q, P, SLOPE, SPREAD, CURVES)
                 pixel_slope(ask, lane, groups, g, NO, U_NO, P, Q, SLOPE_NO, SPREAD_NO, curves)
                 there = (image * grid.channels + c) * grid.pixels + begin

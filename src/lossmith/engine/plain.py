@@ -121,7 +121,7 @@ def _cut(z: Tensor, labels: Tensor, weight: Tensor | None) -> Iterator[tuple[Ten
 
 
 def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
-    """The logits in floating point, p of the label, the p of the other classes with 0 for the label, their sum 1 − p."""
+    """The logits in floating point, p of the label, the p of the others with 0 for the label, and their sum 1 − p."""
     z, at = _cleared(floating(z), weight), labels.unsqueeze(1)
     p = z.softmax(1)
     own = p.gather(1, at).squeeze(1)
@@ -179,7 +179,7 @@ def _backward(
         u = _surprise_at(z, own, others, miss, labels)
         for curve, g in curves:
             pull = _times(weight, g.gather(1, labels))
-            pull = pull if curve.gamma == 0 else pull * curve.slope(u)
+            pull = pull if curve.straight else pull * curve.slope(u)
             h = pull if h is None else h + pull
     q = inner = q_own = None
     if fp is not None:
@@ -366,7 +366,7 @@ def _like(target: Tensor, z: Tensor) -> Tensor:
 def _by_label(x: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Σ x over the pixels of each label, per image."""
     rows = next(k for k in (16, 8, 4, 2, 1) if labels.shape[1] % k == 0)  # several per image: torch shares them out
-    x, labels = _wide(x).unflatten(1, (rows, -1)), labels.unflatten(1, (rows, -1))
+    x, labels = (v.view(len(v), rows, v.shape[1] // rows) for v in (_wide(x), labels))
     return x.new_zeros(len(x), rows, n_classes).scatter_add(2, labels, x).sum(1)
 
 
