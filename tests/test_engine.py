@@ -195,6 +195,16 @@ def test_without_numba_it_says_so_once_and_runs():
     assert done.stdout.strip() == "['lossmith runs without its fast CPU kernels: pip install numba']"
 
 
+@pytest.mark.parametrize(
+    "curve", [("focal", 0.0), ("focal", 0.5), ("focal", 2.0), ("power", 0.3), ("power", 1.7), ("conservative", 0.7)]
+)
+def test_slope_of_a_curve_is_that_of_autograd(curve):
+    curve = engine.Curve(*curve)
+    u = torch.tensor([0.0, 1e-35, 1e-8, 0.3, 0.7001, 2.0, 300.0], dtype=torch.float64, requires_grad=True)
+    (expected,) = torch.autograd.grad(curve(u).sum(), u)
+    assert torch.allclose(curve.slope(u.detach()), expected, rtol=1e-9, atol=1e-14)
+
+
 def test_nothing_of_the_logits_size_is_kept():
     """Between forward and backward the fused engine holds the logits, the labels and a few sums."""
     logits, labels = logits_of(2, 8, 64, 64).float().requires_grad_(), labels_of(8, 2, 64, 64)

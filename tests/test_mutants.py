@@ -50,8 +50,10 @@ SURVIVORS: dict[str, str] = {
     "BoundaryLoss.wants: Want(residual=True) if self.shifted else Want(field=True) -> Want(residual=True)"
     " (line 2, column 11)": "with the residual comes the field",
     "ClassLoss._by_class: 0 -> 1 (line 12, column 66)": "under multilabel the weights of no and yes are the same",
-    "Curve.__call__: u if self.gamma == 0 else power(-torch.expm1(-u), self.gamma) * u"
-    " -> power(-torch.expm1(-u), self.gamma) * u (line 2, column 11)": "a shortcut: x ** 0 · u is u",
+    "Curve.__call__: u if self.straight else power(-torch.expm1(-u), self.x) * u"
+    " -> power(-torch.expm1(-u), self.x) * u (line 7, column 11)": "a shortcut: x ** 0 · u is u",
+    "ConservativeLoss.curve: self._absolute if self.form == 'abs' else None -> None"
+    " (line 2, column 11)": "the same value, pixel by pixel",
     "DistanceMapPenaltyLoss.penalty: 0.0 -> 1.0 (line 12, column 54)": "a side where all d are 0, which are masked",
     "DistanceMapPenaltyLoss.penalty: 1.0 -> 2.0 (line 16, column 72)": "stands in for a depth of 0, which is flat",
     "DistanceMapPenaltyLoss.penalty: 1.0 if self.norm == 'boundary' else 0.0 -> 1.0"
@@ -97,6 +99,9 @@ SURVIVORS: dict[str, str] = {
     "ranking.ranked: 2 -> 3 (line 19, column 45)": "there is no level between: it tells numbers from NaN",
     "ranking._errors: 0.0 -> 1.0 (line 24, column 35)": "any number does: its weight is 0",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
+    "weighted._beside: 0 -> 1 (line 3, column 50)": "only the shape of a slice",
+    "weighted.near_another: 1 -> 2 (line 6, column 80)": "anything below 0 stands for no label",
+    "weighted.near_another: 1 -> 2 (line 9, column 61)": "the same",
     "weighted.largest: 1.0 -> 2.0 (line 6, column 83)": "anything below 0 comes last",
     "engine.power: 1 -> 2 (line 3, column 36)": "a shortcut: the other branch gives the same for exponents from 1 on",
 }
@@ -112,7 +117,6 @@ SHARED: list[tuple[Any, str, str]] = [
     (loss.Loss, "reduce", "ce dice"),
     (engine, "power", "focal_tversky focal"),
     (engine.Curve, "__call__", "focal unified_focal power_ce conservative"),
-    (engine.Curve, "slope", "focal power_ce conservative"),
     (batch.Sums, "tp", "dice"),
     (batch.Sums, "squared_error", "dice"),
     (batch.Sums, "both", "gdl log_dice"),
@@ -134,7 +138,7 @@ SHARED: list[tuple[Any, str, str]] = [
     (structure, "_corner", "active_contour"),
     (structure, "largest_near", "boundary_f1"),
     (weighted, "near_another", "boundary_ce"),
-    (weighted, "_among", "boundary_ce"),
+    (weighted, "_beside", "boundary_ce"),
     (structure, "_along_axes", "boundary_f1 nonadjacency"),
     (adjacency, "forbidden_pairs", ""),
     (adjacency, "_pairs", ""),

@@ -316,7 +316,11 @@ class ConservativeLoss(PixelLoss):
     form: Literal["abs", "signed"] = "abs"
 
     def curve(self) -> Curve | None:
-        return Curve("conservative", math.log(self.base)) if self.form == "abs" else None
+        return self._absolute if self.form == "abs" else None
+
+    @property
+    def _absolute(self) -> Curve:
+        return Curve("conservative", math.log(self.base))
 
     @property
     def _factor(self) -> float:
@@ -326,10 +330,8 @@ class ConservativeLoss(PixelLoss):
         return self._factor * super().label_sums(batch)
 
     def formula(self, u: Tensor) -> Tensor:
-        if self.form == "abs":
-            return self._factor * super().formula(u)
-        v = u.clamp(min=1e-30) / math.log(self.base)
-        return self._factor * (1 - v).square() * v.log()
+        value = self._factor * self._absolute(u)
+        return value if self.form == "abs" else torch.where(u < math.log(self.base), -value, value)
 
 
 class QuadraticLoss(PixelLoss):

@@ -60,7 +60,7 @@ class Curve(NamedTuple):
     def slope(self, u: Tensor) -> Tensor:
         """f'(u), written so that an exponent below 1 divides nothing by 0."""
         if self.kind == "power":
-            near = torch.where(u <= 1e-30, 1.0, self.x) if self.x < 1 else self.x
+            near = torch.where(u <= 1e-30, u.new_ones(()), self.x) if self.x < 1 else self.x
             return near * u.clamp(min=1e-30) ** (self.x - 1)
         if self.kind == "conservative":
             v = u.clamp(min=1e-30) / self.x
