@@ -444,6 +444,27 @@ def test_background_and_ignored_points(dtype, engine):
         close(value, twice[name], 1e-5)
 
 
+@by_dtype
+def test_a_positive_whose_scores_vanish_still_counts(dtype, engine):
+    """σ(−120) is 0 in float32: the worst error of all must not drop out of the mean, nor its box."""
+    logits, edges, at, stride, labels, boxes = head(points=2)
+    labels = torch.tensor([0, 1])
+    loss = ls.GeneralizedFocalLoss()
+    for lost in ([1], [0, 1]):
+        logits = logits.clone()
+        logits[lost] = -120.0
+        outputs = [x.to(dtype) if x.is_floating_point() else x for x in (logits, edges, at, stride, labels, boxes)]
+        assert loss.normalisers(outputs[0], labels)["score"] == 2
+        assert loss.normalisers(outputs[0], labels, torch.tensor([1.0, 3.0]))["score"] == 4
+        found = by_hand(*(x.double() if x.is_floating_point() else x for x in outputs))
+        for name, value in loss.parts(*outputs).items():
+            close(value, found[name], 1e-5)
+        leaves = [x.clone().requires_grad_() for x in outputs[:2]]
+        scores, sides = torch.autograd.grad(loss(*leaves, *outputs[2:]), leaves)
+        assert (scores[lost, labels[lost]] != 0).all()
+        assert len(lost) == 1 or (sides.flatten(1) != 0).any(1).all()  # beside a point that is trusted, e⁻⁸⁰ of a box
+
+
 def test_box_loss_of_the_detector(engine):
     outputs = head()
     loss = ls.parse("gfl(box=ciou(gate=0.5), box_weight=1, dfl_weight=3)")

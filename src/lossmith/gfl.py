@@ -20,8 +20,9 @@ class GeneralizedFocalLoss(Loss):
     """Generalised focal loss: quality focal, box and distribution focal loss from a detector's outputs, in one call.
 
     Σ QFL / N₊ + (λ₀ Σ₊ s L_box + λ₁ Σ₊ s DFL) / Σ₊ s, DFL being the mean over the four edges. The target of a score is
-    the IoU of its decoded box at the label's class; s is the highest score of a positive point. Both are held constant.
-    Without positives the regression terms are 0, with a graph.
+    the IoU of its decoded box at the label's class; s is the highest score of a positive point, from a logit of at least
+    −80, so that a point that is hopelessly sure of the background still has a box. Both are held constant. Without
+    positives the regression terms are 0, with a graph.
 
     Shapes: `loss(logits, edges, points, strides, labels, boxes)`, all with the same leading axes, say M points:
         logits (M, C); edges (M, 4, n + 1) or (M, 4 (n + 1)), logits of the distances to left, top, right and bottom
@@ -80,9 +81,10 @@ class GeneralizedFocalLoss(Loss):
         Average each over the processes and hand them in: the mean of the processes' losses and gradients, which is what
         data-parallel training takes, is then that of the whole batch.
         """
-        trust = self._trust(logits, labels, weight)
-        positive = (trust != 0).to(trust) if weight is None else (trust != 0) * weight.to(trust)
-        return {"score": positive.sum().clamp(min=1.0), "box": trust.sum(), "edge": 4 * trust.sum()}
+        positive = self._positive(logits, labels, weight)
+        trust = self._trust(logits, positive, weight)
+        count = positive.to(trust) if weight is None else torch.where(positive, weight.to(trust), 0.0)
+        return {"score": count.sum().clamp(min=1.0), "box": trust.sum(), "edge": 4 * trust.sum()}
 
     def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         if not inputs:
@@ -94,8 +96,8 @@ class GeneralizedFocalLoss(Loss):
         logits, edges, points, strides, labels, boxes = inputs
         weight, denominator = call.get("weight"), call.get("denominator")
         edges = self._fit(logits, edges, points, labels, boxes, weight)
-        trust = self._trust(logits, labels, weight)
-        background = trust == 0
+        positive = self._positive(logits, labels, weight)
+        background, trust = ~positive, self._trust(logits, positive, weight)
         edges = edges.masked_fill(background.reshape(*background.shape, 1, 1), 0.0)
         boxes = boxes.to(trust).masked_fill(background.unsqueeze(-1), 0.0)
         points = points.to(trust)
@@ -134,11 +136,16 @@ class GeneralizedFocalLoss(Loss):
                 raise ValueError(f"{who}: logits {tuple(logits.shape)} need {name} {shape}, got {got}")
         return edges
 
-    def _trust(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
-        """How much the box of each point counts: its highest score, times its weight; 0 at background points."""
+    def _positive(self, logits: Tensor, labels: Tensor, weight: Tensor | None) -> Tensor:
+        """The points that have a class and count."""
+        positive = (labels >= 0) & (labels < logits.shape[-1])
+        return positive if weight is None else positive & (weight != 0)
+
+    def _trust(self, logits: Tensor, positive: Tensor, weight: Tensor | None) -> Tensor:
+        """How much the box of each point counts: its highest score, times its weight; 0 at points that are not positive."""
         best = logits.detach().to(torch.float64 if logits.dtype == torch.float64 else torch.float32).amax(-1)
-        trust = torch.where((labels >= 0) & (labels < logits.shape[-1]), scores.chance(best), 0.0)
-        return trust if weight is None else torch.where(weight == 0, 0.0, trust * weight.to(trust))
+        trust = scores.chance(best.clamp(min=-80.0))  # not 0 in float32, or Σ₊ s would be
+        return torch.where(positive, trust if weight is None else trust * weight.to(trust), 0.0)
 
     def _who(self) -> str:
         return type(self).__name__
