@@ -132,6 +132,26 @@ def test_weights(row):
 
 
 @by_head
+@pytest.mark.parametrize("kind", [torch.int64, torch.int32, torch.uint8], ids=str)
+def test_an_ignored_point_may_have_any_label(row, kind):
+    logits, quality = scores_of(12, 3)[0], scores_of(12, seed=5)[1]
+    labels, weight = torch.arange(12) % 4, torch.ones(12)
+    weight[::5] = 0
+    strange = labels.masked_fill(weight == 0, 200 if kind == torch.uint8 else -1).to(kind)
+    partly = weight.unsqueeze(1).repeat(1, 3)
+    for some in (weight, partly):
+        for reduction in ("mean", "sum", "none"):
+            loss = row.cls(reduction=reduction)
+            expected = loss(logits, (labels, quality), weight=some)
+            close(loss(logits, (strange, quality), weight=some), expected, 0.0)
+    partly[0, 0] = 1
+    with pytest.raises(ValueError, match="the labels hold"):
+        row.cls()(logits, (strange, quality), weight=partly)
+    each = torch.func.vmap(lambda z, y, q, w: row.cls(reduction="sum")(z, (y, q), weight=w))
+    close(each(logits, strange, quality, weight), each(logits, labels, quality, weight))
+
+
+@by_head
 @by_dtype
 def test_extreme_scores_are_finite(row, dtype):
     logits = torch.tensor([-1e4, -100.0, -1.0, 0.0, 1.0, 100.0, 1e4]).to(dtype)
@@ -463,6 +483,19 @@ def test_a_positive_whose_scores_vanish_still_counts(dtype, engine):
         scores, sides = torch.autograd.grad(loss(*leaves, *outputs[2:]), leaves)
         assert (scores[lost, labels[lost]] != 0).all()
         assert len(lost) == 1 or (sides.flatten(1) != 0).any(1).all()  # beside a point that is trusted, e⁻⁸⁰ of a box
+
+
+def test_an_ignored_point_of_the_detector_may_have_any_label(engine):
+    outputs = head()
+    labels, weight = outputs[4], torch.ones(14)
+    weight[::3] = 0
+    strange = labels.masked_fill(weight == 0, -1)
+    loss = ls.GeneralizedFocalLoss()
+    expected, found = (loss.parts(*outputs[:4], y, outputs[5], weight=weight) for y in (labels, strange))
+    for name, value in found.items():
+        close(value, expected[name], 0.0)
+    with pytest.raises(ValueError, match="the labels hold -1"):
+        loss(*outputs[:4], strange, outputs[5])
 
 
 def test_box_loss_of_the_detector(engine):

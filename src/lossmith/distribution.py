@@ -23,7 +23,7 @@ class Scores(Elements):
     """Logits (…, C) against qualities: a target like the logits in [0, 1], or (labels, quality), both (…,).
 
     A label is 0 to C − 1, or C for background; the target is then the quality at the label's class and 0 elsewhere.
-    Weights are (…,) or (…, C).
+    Weights are (…,) or (…, C). A row of weight 0 may have any label.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Scores(Elements):
         denominator: Tensor | float | None = None,
     ) -> None:
         check_logits(who, logits)
-        target = _dense(who, logits, target) if isinstance(target, tuple | list) else target
-        _check_target(who, logits, target, logits.shape)
         super().__init__(who, logits, logits.shape, weight, denominator)
+        target = _dense(who, logits, target, self.weight) if isinstance(target, tuple | list) else target
+        _check_target(who, logits, target, logits.shape)
         self.logits, self.target = self.ready(logits), self.ready(target)
         self.target = _checked_quality(who, self.target)
 
@@ -242,7 +242,7 @@ def _check_target(who: str, logits: Tensor, target: Any, shape: torch.Size) -> N
         raise ValueError(f"{who}: logits are on {logits.device}, the target on {target.device}; move one of them")
 
 
-def _dense(who: str, logits: Tensor, target: Any) -> Tensor:
+def _dense(who: str, logits: Tensor, target: Any, weight: Tensor | None) -> Tensor:
     """(labels, quality) as one quality per class."""
     if len(target) != 2 or not all(isinstance(x, Tensor) for x in target):
         raise TypeError(f"{who}: the target must be a tensor like the logits, or a pair (labels, quality)")
@@ -255,6 +255,10 @@ def _dense(who: str, logits: Tensor, target: Any) -> Tensor:
             f"{who}: logits {tuple(logits.shape)} need labels and qualities {tuple(lead)}, "
             f"got {tuple(labels.shape)} and {tuple(quality.shape)}"
         )
+    labels = labels.long()
+    if weight is not None:
+        ignored = weight == 0
+        labels = labels.masked_fill(ignored if weight.ndim == labels.ndim else ignored.all(-1), n_classes)
     outside = (labels < 0) | (labels > n_classes)
     if can_look(labels) and bool(outside.any()):
         bad = int(labels[outside][0])
@@ -263,7 +267,7 @@ def _dense(who: str, logits: Tensor, target: Any) -> Tensor:
             "background; a point to be ignored has weight 0"
         )
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    own = labels.long().unsqueeze(-1) == torch.arange(n_classes, device=logits.device)
+    own = labels.unsqueeze(-1) == torch.arange(n_classes, device=logits.device)
     dense = torch.where(own, quality.to(wide).unsqueeze(-1), 0.0)
     return dense if can_look(labels) else dense.masked_fill(outside.unsqueeze(-1), torch.nan)
 
