@@ -29,35 +29,44 @@ def information(p: Tensor, base: float = math.e) -> Tensor:
 def entropy(p: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
     """The mean information of a distribution, −Σ p log p, with 0 log 0 = 0. Between 0 and log C.
 
+    The slope at p = 0, which is infinite, counts as 0, as it is through a softmax.
+
     >>> entropy(torch.tensor([0.5, 0.25, 0.25]), base=2).item()
     1.5
     """
     _check("entropy", p)
-    return -torch.xlogy(p, p).sum(dim) / math.log(base)
+    return -_times_log(p, p).sum(dim) / math.log(base)
 
 
 def cross_entropy(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
     """−Σ p log q: what a code made for q costs when p is true. Infinite where q excludes what p allows.
 
+    A term with p = 0 is 0. Where p = q = 0 it has no slope.
+
     >>> round(cross_entropy(torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])).item(), 4)
     1.1563
     """
     _check("cross_entropy", p, q)
-    return -torch.xlogy(p, q).sum(dim) / math.log(base)
+    return -_times_log(p, q).sum(dim) / math.log(base)
 
 
 def kl_divergence(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
     """Kullback–Leibler divergence, Σ p log(p / q) = cross_entropy(p, q) − entropy(p): what it costs to believe q.
 
     Never negative, 0 only for p = q, not symmetric, and the triangle inequality does not hold. Terms with p = 0 are 0;
-    p > 0 where q = 0 makes it infinite.
+    p > 0 where q = 0 makes it infinite. Its slopes are those of the difference, by the conventions of the two.
 
     >>> p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])
     >>> round(kl_divergence(p, q).item(), 4), round(kl_divergence(q, p).item(), 4)
     (0.1166, 0.0993)
     """
     _check("kl_divergence", p, q)
-    return (torch.xlogy(p, p) - torch.xlogy(p, q)).sum(dim) / math.log(base)
+    return (_times_log(p, p) - _times_log(p, q)).sum(dim) / math.log(base)
+
+
+def _times_log(p: Tensor, q: Tensor) -> Tensor:
+    """p log q, and 0 without a gradient where both are 0: p / q would be NaN there."""
+    return torch.xlogy(p, torch.where((p == 0) & (q == 0), 1.0, q))
 
 
 def _check(who: str, *given: Tensor) -> None:
