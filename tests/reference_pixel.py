@@ -170,6 +170,7 @@ def quadratic(logits, target, *, half=True, **call):
 
 def kl(logits, target, **call):
     """Σ_k r_k ln(r_k / p_k) = Σ_k r_k (ln r_k + u_k), a label without a chance adding 0 (Kullback & Leibler 1951)."""
+    refuse_class_weight(call)
 
     def price(row, cw):
         return expected(row, cw, lambda k: math.log(row.r[k]) + event(row.z, k)[0] if row.r[k] > 0.0 else 0.0)

@@ -53,3 +53,16 @@ def test_the_infinite_and_the_broken_stay_visible():
         assert ls.kl_divergence(*pair).isnan()
         assert ls.cross_entropy(*pair).isnan()
     assert ls.entropy(broken).isnan()
+
+
+def test_the_divergence_is_0_at_the_target_and_nowhere_less(engine):
+    """Σ_k w_k r_k ln(r_k / p_k) is below 0 at w = (1, 0.1), p = (0.9, 0.1), r = (½, ½): hence no class weights."""
+    with pytest.raises(TypeError, match="KLDivergenceLoss takes no class_weight: weighted, it is neither >= 0"):
+        ls.KLDivergenceLoss(class_weight=[1.0, 0.1])
+    logits = torch.randn(50, 3, dtype=torch.float64, requires_grad=True)
+    target = logits.detach().softmax(1)
+    value = ls.KLDivergenceLoss()(logits, target)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert abs(value.item()) < 1e-12
+    assert gradient.abs().max() < 1e-12
+    assert (ls.KLDivergenceLoss(reduction="none")(torch.randn(50, 3, dtype=torch.float64), target) > 0).all()

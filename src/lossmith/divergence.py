@@ -94,7 +94,7 @@ class KLDivergenceLoss(InformationLoss):
     cross-entropy, which differs by the target's entropy, a constant.
 
     Range: [0, ∞): 0 when p = r.
-    Limits: knows only this direction; the other, Σ p ln(p / r), is `kl_divergence(p, r)`.
+    Limits: knows only this direction; the other, Σ p ln(p / r), is `kl_divergence(p, r)`. Refuses `class_weight`.
     Paper: Kullback & Leibler, Ann. Math. Stat. 22 (1951).
 
     >>> import torch, lossmith as ls
@@ -106,6 +106,7 @@ class KLDivergenceLoss(InformationLoss):
     name = "kl"
     paper = "Kullback & Leibler 1951"
     assumes: ClassVar[Task | None] = "multiclass"
+    without: ClassVar[dict[str, str]] = {"class_weight": "weighted, it is neither >= 0 nor lowest where p = r"}
 
     def curve(self) -> Curve:
         return CROSS_ENTROPY
