@@ -127,6 +127,18 @@ def test_weights_per_pixel_go_with_the_target_and_per_sample_stay(space):
     torch.testing.assert_close(supervised(outputs, target, weight=weight), expected)
 
 
+@pytest.mark.parametrize("space", [*SPACES, ((3,), (2,), (1,))], ids=str)
+def test_what_was_annotated_belongs_to_the_image(space, engine):
+    """(N, C) looks like a map with one axis, above all where C is its length."""
+    outputs, target = heads_of(space), torch.randint(0, 2, (2, *space[0]))
+    mask = torch.tensor([[True, True, False], [True, True, True]])
+    expected = sum(
+        share * LOSS(z, at_centres(target, z.shape[2:]), label_mask=mask)
+        for share, z in zip((4 / 7, 2 / 7, 1 / 7), outputs, strict=True)
+    )
+    torch.testing.assert_close(DeepSupervision(LOSS)(outputs, target, label_mask=mask), expected)
+
+
 class SeenCalls(Dense):
     """A loss that takes a map and keeps what it was called with."""
 

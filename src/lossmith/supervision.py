@@ -19,7 +19,8 @@ class DeepSupervision(nn.Module):
     The target is brought to the resolution of each head by taking, for each pixel of the head, the pixel of the target
     that its centre falls into: pixel i of n takes pixel ⌊(2i + 1) m / 2n⌋ of m (torch's "nearest-exact", in integers).
     No label is converted, averaged or invented, and the ignored stay ignored. Weights per pixel and maps given in the
-    call are read at the same pixels; the values of a `distance` stay in the units of the full resolution.
+    call are read at the same pixels; the values of a `distance` stay in the units of the full resolution. A `label_mask`
+    belongs to images, not to pixels.
 
     Args:
         loss: any loss or sum of losses that reads one input, with reduction "mean" or "sum".
@@ -61,8 +62,8 @@ class DeepSupervision(nn.Module):
             outputs: a list of logits (N, C, *S_h), the finest first.
             target: as the loss takes it, at any resolution: labels (N, *S) or (N, 1, *S), a map (N, C, *S).
             call: the loss's own keywords. Those with the axes of a target must have its size S, and go with it; others,
-                such as a `weight` per sample, go to every head as they are. `denominator` is refused: heads have
-                different numbers of pixels.
+                such as a `weight` per sample or a `label_mask`, go to every head as they are. `denominator` is refused:
+                heads have different numbers of pixels.
 
         Raises:
             TypeError: outputs that are not a list. One stacked tensor (N, heads, C, *S) is `outputs.unbind(1)`.
@@ -99,8 +100,9 @@ class DeepSupervision(nn.Module):
             raise ValueError(f"DeepSupervision: {len(weights)} weights need as many outputs, got {len(outputs)}")
         if "denominator" in call:
             raise TypeError("DeepSupervision: takes no denominator, heads have different numbers of pixels")
-        for name, value in call.items():
-            if _has_axes(value, axes) and target is not None and _space(value, axes) != _space(target, axes):
+        maps = {k: v for k, v in call.items() if k != "label_mask" and _has_axes(v, axes)}
+        for name, value in maps.items():
+            if target is not None and _space(value, axes) != _space(target, axes):
                 raise ValueError(
                     f"DeepSupervision: {name} {tuple(value.shape)} and the target {tuple(target.shape)} "
                     f"must have the same size in their last {axes} axes"
@@ -108,7 +110,7 @@ class DeepSupervision(nn.Module):
         for number, (weight, logits) in enumerate(zip(weights, outputs, strict=True)):
             if weight > 0:
                 size = logits.shape[2:]
-                options = {k: _sampled(v, size) if _has_axes(v, axes) else v for k, v in call.items()}
+                options = call | {k: _sampled(v, size) for k, v in maps.items()}
                 if target is None:
                     inputs: tuple[Tensor, ...] = (logits,)
                 else:
