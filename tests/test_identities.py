@@ -279,3 +279,22 @@ def test_any_shape_gives_a_finite_value_and_gradient(n, channels, space, scale, 
         rtol=2 * step,
         atol=2e-6 * float(expected_gradient.abs().amax() if logits.numel() else 0) + 1e-30,
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "focal_tversky(exponent=0.001)",
+        "log_dice(exponent=0.001)",
+        "explog(gamma=0.001)",
+        *(f"unified_focal(gamma=0.999, asymmetric={some})" for some in (True, False)),
+    ],
+)
+def test_the_smallest_power_still_tells_perfect_from_broken(text, engine):
+    """x ** 0 would be 1 for the perfect, the worst and the undefined alike: it is no setting."""
+    loss, labels = ls.parse(text), labels_of(3, 2, 4, 6, ignore=False)
+    right = 1e4 * F.one_hot(labels, 3).movedim(-1, 1).double()
+    assert loss(right, labels) == 0
+    assert loss(-right, labels) > 0.2
+    right[0, 0, 0, 0] = torch.nan
+    assert loss(right, labels).isnan()

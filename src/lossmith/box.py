@@ -17,7 +17,7 @@ from torch import Tensor
 from .engine import power
 from .engine.boxes import Overlap, over, plain_overlap
 from .pair import ElementLoss, Format, Pair, corners
-from .settings import Fraction, NonNegative
+from .settings import Fraction, NonNegative, Positive
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
 _FLOOR = 1e-6  # an IoU, or an error of shape, below which logarithms and roots would have slopes without bound
@@ -205,7 +205,7 @@ class SIoULoss(BoxLoss):
     centres agree), Ω = Σ (1 − e^(−ω))^θ over ω = |w − W|/max(w, W), |h − H|/max(h, H).
 
     Args:
-        theta: θ ≥ 0, how late errors of shape begin to count.
+        theta: θ ≥ 0.001, how late errors of shape begin to count.
 
     Range: [0, 2.025] at θ = 4: 0 for identical boxes.
     Limits: follows third-party readings of a preprint whose own text leaves steps open.
@@ -220,7 +220,7 @@ class SIoULoss(BoxLoss):
     name = "siou"
     range = (0.0, 2.025)
     paper = "Gevorgyan 2022, arXiv 2205.12740"
-    theta: NonNegative = 4.0
+    theta: Positive = 4.0
 
     def reads(self) -> tuple[str, ...]:
         return ("lack", "slant", "shift_x", "shift_y", "misfit_x", "misfit_y")

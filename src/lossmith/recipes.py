@@ -13,7 +13,7 @@ from .engine import CROSS_ENTROPY, Curve, Want, power
 from .loss import ClassLoss, Loss, Weight
 from .pixel import CrossEntropyLoss, FocalLoss, PixelLoss, PowerCrossEntropyLoss
 from .region import DiceLoss, LogDiceLoss, RegionLoss, TverskyLoss, missed
-from .settings import Classes, Fraction, NonNegative
+from .settings import BelowOne, Classes, Fraction, NonNegative, Positive
 
 
 class Recipe(ClassLoss):
@@ -159,7 +159,7 @@ class ExpLogLoss(Recipe):
 
     Args:
         dice_weight, ce_weight: w_D and w_X.
-        gamma: γ of both; the paper finds 0.3.
+        gamma: γ ≥ 0.001 of both; the paper finds 0.3.
         frequencies: of the labels in the training set, see `PowerCrossEntropyLoss`. None: of the batch.
 
     Range: [0, ∞): 0 when perfect.
@@ -179,7 +179,7 @@ class ExpLogLoss(Recipe):
     without: ClassVar[dict[str, str]] = {"class_weight": "it weights labels by their frequency"}
     dice_weight: NonNegative = 0.8
     ce_weight: NonNegative = 0.2
-    gamma: NonNegative = 0.3
+    gamma: Positive = 0.3
     frequencies: Tensor | None = None
 
     def formula(self) -> Loss:
@@ -198,7 +198,7 @@ class UnifiedFocalLoss(Recipe):
     Args:
         lam: λ in [0, 1], the share of the focal half (the authors' code: of the other half).
         delta: δ in [0, 1].
-        gamma: γ in [0, 1].
+        gamma: γ in [0, 0.999]; at 1 every class would cost 1, however well it is found.
         asymmetric: whether what is rare is enhanced and the rest suppressed, instead of both for all.
         rare: the rare classes; None: all but class 0 (multilabel: all). With one channel, background is class 0.
         smooth: ε ≥ 0.
@@ -218,7 +218,7 @@ class UnifiedFocalLoss(Recipe):
     paper = "Yeung et al. 2022, arXiv 2102.04525"
     lam: Fraction = 0.5
     delta: Fraction = 0.6
-    gamma: Fraction = 0.5
+    gamma: BelowOne = 0.5
     asymmetric: bool = True
     rare: Classes | None = None
     smooth: NonNegative = 1.0
@@ -233,7 +233,7 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
     """δ u for a rare label, (1 − δ)(1 − p)^γ u for another."""
 
     delta: Fraction = 0.6
-    gamma: Fraction = 0.5
+    gamma: BelowOne = 0.5
     asymmetric: bool = True
     rare: Classes | None = None
 
@@ -258,7 +258,7 @@ class UnifiedTversky(TverskyLoss, part="tversky"):
     background_counts = True
     without: ClassVar[dict[str, str]] = {"fp_weight": "it is 1 − delta", "fn_weight": "it is delta"}
     delta: Fraction = 0.6
-    gamma: Fraction = 0.5
+    gamma: BelowOne = 0.5
     asymmetric: bool = True
     rare: Classes | None = None
 

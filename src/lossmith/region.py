@@ -233,7 +233,7 @@ class FocalTverskyLoss(TverskyLoss):
 
     Args:
         fp_weight, fn_weight, smooth: see `TverskyLoss`.
-        exponent: ≥ 0; the paper's γ = 4/3 is exponent = 1/γ = 0.75.
+        exponent: ≥ 0.001; the paper's γ = 4/3 is exponent = 1/γ = 0.75.
 
     Range: [0, 1]: 0 when perfect, close to 1 at worst.
     Limits: a frequent copy raises to γ instead of 1/γ, which does the opposite.
@@ -247,7 +247,7 @@ class FocalTverskyLoss(TverskyLoss):
 
     name = "focal_tversky"
     paper = "Abraham & Khan 2018, arXiv 1810.07842"
-    exponent: NonNegative = 0.75
+    exponent: Positive = 0.75
 
     def formula(self, s: Sums) -> Tensor:
         return power(super().formula(s), self.exponent)
@@ -294,7 +294,7 @@ class LogDiceLoss(RegionLoss):
     D = (2 Σ p r + ε) / (Σ p + Σ r + ε). With one channel the two classes are background and foreground.
 
     Args:
-        exponent: γ ≥ 0.
+        exponent: γ ≥ 0.001.
         smooth: ε ≥ 0.001: without it a class that is absent would cost ∞, and one that is nearly missed its digits.
 
     Range: [0, ∞): 0 when perfect, grows without bound as the overlap vanishes.
@@ -312,7 +312,7 @@ class LogDiceLoss(RegionLoss):
     paper = "Wong et al. 2018, arXiv 1809.00076"
     background_counts = True
     without: ClassVar[dict[str, str]] = {"class_weight": "every class counts the same in it"}
-    exponent: NonNegative = 0.3
+    exponent: Positive = 0.3
     smooth: Positive = 1.0
 
     def formula(self, s: Sums) -> Tensor:

@@ -89,6 +89,7 @@ Fraction = Annotated[float, Interval(0.0, 1.0)]
 Percent = Annotated[float, Interval(0.0, 100.0)]
 Count = Annotated[int, Interval(0, math.inf)]
 Levels = Annotated[int, Interval(1, 2**20)]  # float32 tells that many apart
+BelowOne = Annotated[float, Interval(0.0, 1.0 - 1e-3)]
 AboveOne = Annotated[float, Interval(1.0 + 1e-6, math.inf)]
 Classes = tuple[int, ...]
 Bounds = Annotated[tuple[float, float], Ordered()]
