@@ -55,6 +55,25 @@ def test_the_infinite_and_the_broken_stay_visible():
     assert ls.entropy(broken).isnan()
 
 
+def test_eps_keeps_the_divergence_finite():
+    sure = torch.tensor([1.0, 0.0])
+    for eps in (1e-3, 1e-12, 1e-40):
+        torch.testing.assert_close(
+            ls.kl_divergence(HALF.double(), sure.double(), eps=eps).item(), -math.log(2) - math.log(eps) / 2
+        )
+    assert slopes(lambda p, q: ls.kl_divergence(p, q, eps=0.25), [0.0, 1.0], [0.0, 1.0]) == (
+        0,
+        [[math.log(4), 1], [0, -1]],
+    )
+    near = torch.tensor([1 - 1e-4, 1e-4], dtype=torch.float64)
+    assert -math.log1p(2e-2) <= ls.kl_divergence(near, near, eps=1e-2) < 0
+    assert ls.kl_divergence(near, near, eps=1e-4) == 0
+    assert ls.kl_divergence(HALF, torch.tensor([math.nan, 1.0]), eps=0.1).isnan()
+    for wrong in (-0.1, 1.0, math.nan):
+        with pytest.raises(ValueError, match=r"kl_divergence: eps must lie in \[0, 1\), got"):
+            ls.kl_divergence(HALF, HALF, eps=wrong)
+
+
 def test_the_divergence_is_0_at_the_target_and_nowhere_less(engine):
     """Σ_k w_k r_k ln(r_k / p_k) is below 0 at w = (1, 0.1), p = (0.9, 0.1), r = (½, ½): hence no class weights."""
     with pytest.raises(TypeError, match="KLDivergenceLoss takes no class_weight: weighted, it is neither >= 0"):

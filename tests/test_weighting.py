@@ -28,6 +28,7 @@ TABLE = [[80, 20, 0], [70, 30, 0], [60, 30, 10]]
 EXAMPLES = [
     (inverse_frequency(COUNTS), [1.11111111111, 11.1111111111, 100]),
     (inverse_frequency(COUNTS, normalise=True), [0.029702970297, 0.29702970297, 2.67326732673]),
+    (inverse_frequency([*COUNTS, 0], normalise=True), [4 * w / 1010 for w in (10, 100, 900, 0)]),
     (inverse_frequency(COUNTS, power=0.5), [1.05409255339, 3.33333333333, 10]),
     (inverse_frequency(COUNTS, power=0.0), [1, 1, 1]),
     (enet(COUNTS), [1.53297775619, 9.58221400115, 33.8308701357]),
@@ -35,6 +36,7 @@ EXAMPLES = [
     (median_frequency(TABLE), [0.380952380952, 1, 2.66666666667]),
     (median_frequency([[80, 20], [100, 0]]), [0.55 / 0.9, 0.55 / 0.2]),  # the median of two is their mean
     (effective_number([1000, 100, 10]), [0.0421603980443, 0.280000144617, 2.67783945734]),
+    (effective_number([1000, 100, 10, 0]), [4 / 3 * w for w in (0.0421603980443, 0.280000144617, 2.67783945734, 0)]),
     (effective_number([1000, 100, 10], beta=0.0), [1, 1, 1]),
     # E = n to 1e-8 at this β: a form that subtracts from 1 would be wrong in the eighth digit
     (effective_number([10, 30], beta=1 - 1e-9), [1.5, 0.5]),
@@ -74,13 +76,15 @@ def test_properties(name, table):
     present = counts.sum(0) > 0
     assert weight.isfinite().all()
     assert ((weight > 0) == present).all()
-    # a class that never occurs, and an image without a pixel, change nothing
-    torch.testing.assert_close(weights_of(torch.nn.functional.pad(counts, (1, 0)))[1:], weight)
+    # a class that never occurs changes nothing but the sum, where that is C; an image without a pixel changes nothing
+    scaled = name in ("normalised", "effective")
+    more = weights_of(torch.nn.functional.pad(counts, (1, 0)))[1:]
+    torch.testing.assert_close(more, weight * (5 / 4 if scaled else 1))
     torch.testing.assert_close(weights_of(torch.nn.functional.pad(counts, (0, 0, 0, 1))), weight)
     # the order of the classes is theirs alone
     torch.testing.assert_close(weights_of(counts.flip(1)), weight.flip(0))
-    if name in ("normalised", "effective"):
-        assert weight.sum().item() == pytest.approx(int(present.sum()))
+    if scaled:
+        assert weight.sum().item() == pytest.approx(4)
     if name != "median":
         torch.testing.assert_close(weights_of(counts.sum(0)), weight)
         ranked = weight[present][counts.sum(0)[present].argsort()]

@@ -50,17 +50,25 @@ def cross_entropy(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> 
     return -_times_log(p, q).sum(dim) / math.log(base)
 
 
-def kl_divergence(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1) -> Tensor:
+def kl_divergence(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1, eps: float = 0.0) -> Tensor:
     """Kullback–Leibler divergence, Σ p log(p / q) = cross_entropy(p, q) − entropy(p): what it costs to believe q.
 
     Never negative, 0 only for p = q, not symmetric, and the triangle inequality does not hold. Terms with p = 0 are 0;
     p > 0 where q = 0 makes it infinite. Its slopes are those of the difference, by the conventions of the two.
 
+    With `eps` in [0, 1) it is finite: a q below it counts as `eps`, and has no slope. It may then fall below 0, by no more
+    than log(1 + C eps).
+
     >>> p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])
     >>> round(kl_divergence(p, q).item(), 4), round(kl_divergence(q, p).item(), 4)
     (0.1166, 0.0993)
+    >>> round(kl_divergence(p, torch.tensor([1.0, 0.0, 0.0]), eps=1e-6).item(), 4)
+    5.868
     """
     _check("kl_divergence", p, q)
+    if not 0 <= eps < 1:
+        raise ValueError(f"kl_divergence: eps must lie in [0, 1), got {eps!r}")
+    q = q.clamp(min=eps) if eps > 0 else q
     return (_times_log(p, p) - _times_log(p, q)).sum(dim) / math.log(base)
 
 

@@ -8,7 +8,7 @@ c and f_c = n_c / Σ n:
     effective_number    1 / E_c, E_c = (1 − β^n_c) / (1 − β)
     enet                1 / ln(1.02 + f_c)
 
-A class without a pixel has weight 0 and changes no other weight.
+A class without a pixel has weight 0. It changes no other weight, except where weights are scaled to sum to C.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def inverse_frequency(counts: Counts, power: float = 1.0, normalise: bool = Fals
     Args:
         counts: `ClassCounts`, pixels per class (C,), or a table (images, C).
         power: 1 makes all classes weigh the same in total; ½ is the usual compromise; 0 weighs no class.
-        normalise: scales the weights of the classes that occur to mean 1. A loss with reduction="mean" is the same.
+        normalise: scales the weights so that they sum to C, the number of classes, those without a pixel included. A
+            loss with reduction="mean" is the same.
 
     Returns:
         float64, (C,); 0 where a class has no pixel.
@@ -64,7 +65,7 @@ def inverse_frequency(counts: Counts, power: float = 1.0, normalise: bool = Fals
         raise ValueError(f"{who}: power must be a finite number >= 0, got {power!r}")
     pixels = _pixels(who, counts)
     weight = _where_present(pixels, (pixels / pixels.sum()) ** -power)
-    return _mean_one(weight) if normalise else weight
+    return _summing_to_c(weight) if normalise else weight
 
 
 def median_frequency(counts: Counts) -> Tensor:
@@ -106,7 +107,7 @@ def median_frequency(counts: Counts) -> Tensor:
 def effective_number(counts: Counts, beta: float = 0.999) -> Tensor:
     """Class-balanced weights: the inverse of the effective number of samples, 1 / E_c, E_c = (1 − β^n_c) / (1 − β).
 
-    Scaled so that the classes that occur have mean 1.
+    Scaled so that they sum to C, the number of classes, those without a sample included.
 
     Args:
         counts: `ClassCounts`, samples per class (C,), or a table (images, C). The paper counts images or boxes: with
@@ -127,7 +128,7 @@ def effective_number(counts: Counts, beta: float = 0.999) -> Tensor:
     pixels = _pixels(who, counts)
     growth = math.log1p(beta - 1) if beta > 0 else -math.inf  # ln β
     number = -torch.expm1(pixels * growth) / (1 - beta)  # 1 − β^n as it stands loses its digits when β is close to 1
-    return _mean_one(_where_present(pixels, 1 / number))
+    return _summing_to_c(_where_present(pixels, 1 / number))
 
 
 def enet(counts: Counts, c: float = 1.02) -> Tensor:
@@ -239,5 +240,5 @@ def _where_present(pixels: Tensor, weight: Tensor) -> Tensor:
     return torch.where(pixels > 0, weight, 0.0)
 
 
-def _mean_one(weight: Tensor) -> Tensor:
-    return weight * ((weight > 0).sum() / weight.sum())
+def _summing_to_c(weight: Tensor) -> Tensor:
+    return weight * (len(weight) / weight.sum())
