@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import re
 import sys
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_rivals_were_measured(computed):
 def test_readme_lists_every_family():
     rows = re.findall(r"^\| (\w+) \|", (ROOT / "README.md").read_text().split("## The catalogue")[1], re.M)
     assert {row.family for row in ls.catalogue()} == set(rows) - {"family"}
+
+
+@pytest.mark.parametrize("row", ls.catalogue(), ids=lambda row: row.name)
+def test_docstring_and_table_say_the_same_of_the_upper_end(row):
+    (end,) = re.findall(r"^ *Range: [\[(].*?, .*?(∞?)[\])]", row.cls.__doc__, re.M)
+    assert (end == "∞") == (row.range[1] == math.inf)
 
 
 def test_every_loss_of_the_catalogue_is_exported():

@@ -298,3 +298,20 @@ def test_the_smallest_power_still_tells_perfect_from_broken(text, engine):
     assert loss(-right, labels) > 0.2
     right[0, 0, 0, 0] = torch.nan
     assert loss(right, labels).isnan()
+
+
+def test_two_class_dice_unbalanced_falls_below_0():
+    for n, eps in ((1, 1e-5), (1, 1.0), (1, 100.0), (30, 1e-5), (30, 1e6)):
+        loss = ls.TwoClassDiceLoss(balanced=False, smooth=eps)
+        logits, empty = torch.full((1, 1, n), -1e3, dtype=torch.float64), torch.zeros(1, n, dtype=torch.long)
+        assert_same(loss(logits, empty), torch.tensor(-(n + eps) / (2 * n + eps)))
+        for target in (empty, 1 - empty, torch.arange(n)[None] % 2):
+            for scale in (0.0, 1.0, -1.0):
+                assert -1 < loss(scale * logits, target) <= 1
+                assert 0 <= ls.TwoClassDiceLoss(smooth=eps)(scale * logits, target) <= 1
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_shifted_boundary_is_least_where_perfect(symmetric):
+    loss, labels = ls.BoundaryLoss(shifted=True, symmetric=symmetric, reduction="none"), labels_of(3, 4, 8, 9)
+    assert (loss(3 * logits_of(4, 3, 8, 9), labels.clamp(min=0, max=2)) >= 0).all()

@@ -51,8 +51,8 @@ class BoundaryLoss(MapLoss):
     Args:
         symmetric: −d inside instead: the inner ring has a gradient too.
         spacing: the size of a pixel along each spatial axis; distances have its unit. None: pixels.
-        shifted: mean φ (p − r) instead, which is 0 when perfect and has the same gradient. With labels and
-            `symmetric=False` nothing is below 0.
+        shifted: mean φ (p − r) instead, which is 0 when perfect and has the same gradient. With labels nothing is
+            below 0.
         absent: a class that the target lacks has φ = 0; "skip" takes it out of the mean over classes.
 
     Range: (−∞, ∞): lowest when perfect, at Σ φ r over the number of pixels, which is at most 0; the larger the image,

@@ -134,7 +134,7 @@ class EntropyLoss(InformationLoss):
 
     As a small term on unlabelled images it makes a model decide itself. With a target, ignored pixels are left out.
 
-    Range: [0, ln C] (binary: ln 2, multilabel: ln 2 per channel): 0 when certain, the most when uniform.
+    Range: [0, ∞): 0 when certain, ln C (binary and multilabel: ln 2) when uniform, which is the most.
     Limits: alone it is minimal for any confident answer, right or wrong.
     Paper: Shannon, Bell Syst. Tech. J. 27 (1948); as a loss: Grandvalet & Bengio, NeurIPS 2004.
 
