@@ -304,7 +304,7 @@ def test_two_class_dice_unbalanced_falls_below_0():
     for n, eps in ((1, 1e-5), (1, 1.0), (1, 100.0), (30, 1e-5), (30, 1e6)):
         loss = ls.TwoClassDiceLoss(balanced=False, smooth=eps)
         logits, empty = torch.full((1, 1, n), -1e3, dtype=torch.float64), torch.zeros(1, n, dtype=torch.long)
-        assert_same(loss(logits, empty), torch.tensor(-(n + eps) / (2 * n + eps)))
+        assert_same(loss(logits, empty), torch.tensor(-(n + eps) / (2 * n + eps), dtype=torch.float64))
         for target in (empty, 1 - empty, torch.arange(n)[None] % 2):
             for scale in (0.0, 1.0, -1.0):
                 assert -1 < loss(scale * logits, target) <= 1

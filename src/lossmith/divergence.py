@@ -56,8 +56,8 @@ def kl_divergence(p: Tensor, q: Tensor, base: float = math.e, dim: int = -1, eps
     Never negative, 0 only for p = q, not symmetric, and the triangle inequality does not hold. Terms with p = 0 are 0;
     p > 0 where q = 0 makes it infinite. Its slopes are those of the difference, by the conventions of the two.
 
-    With `eps` in [0, 1) it is finite: a q below it counts as `eps`, and has no slope. It may then fall below 0, by no more
-    than log(1 + C eps).
+    With `eps` in (0, 1) it is finite: a q below it counts as `eps`, and has no slope. It may then fall below 0, by no
+    more than log(1 + C eps).
 
     >>> p, q = torch.tensor([0.5, 0.25, 0.25]), torch.tensor([0.7, 0.2, 0.1])
     >>> round(kl_divergence(p, q).item(), 4), round(kl_divergence(q, p).item(), 4)

@@ -177,8 +177,8 @@ class TwoClassDiceLoss(RegionLoss):
 
     Args:
         smooth: ε ≥ 0.
-        balanced: False is the paper's formula, which falls to −(N + ε) / (2N + ε), about −½, where the target of N pixels
-            is empty and found to be.
+        balanced: False is the paper's formula, which falls to −(N + ε) / (2N + ε), about −½, where the target of N
+            pixels is empty and found to be.
 
     Range: [0, 1]: 0 when perfect, 1 at worst. With balanced=False (−1, 1], perfect below 0, towards −1 where ε ≫ N.
     Limits: needs a yes or no: one channel, or independent channels. A large background hides a small object's half.

@@ -19,8 +19,8 @@ class DeepSupervision(nn.Module):
     The target is brought to the resolution of each head by taking, for each pixel of the head, the pixel of the target
     that its centre falls into: pixel i of n takes pixel ⌊(2i + 1) m / 2n⌋ of m (torch's "nearest-exact", in integers).
     No label is converted, averaged or invented, and the ignored stay ignored. Weights per pixel and maps given in the
-    call are read at the same pixels; the values of a `distance` stay in the units of the full resolution. A `label_mask`
-    belongs to images, not to pixels.
+    call are read at the same pixels; the values of a `distance` stay in the units of the full resolution. A
+    `label_mask` belongs to images, not to pixels.
 
     Args:
         loss: any loss or sum of losses that reads one input, with reduction "mean" or "sum".
