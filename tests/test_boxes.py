@@ -185,6 +185,23 @@ def test_every_field_has_its_gradient_in_the_kernels():
         close(found[1][1], found[0][1], 5e-6)
 
 
+def test_distance_and_shape_keep_their_digits_from_nothing_to_the_most():
+    """1 − e^−x by the kernels, for x from 1e-11 to 2: 1 − exp(−x) in float32 would be 0 below 6e-8."""
+    step = torch.cat([part * 2.0 ** torch.arange(-18, 12) for part in (1.0, 1.25, 1.5, 1.75)])  # exact beside 1
+    none, target = torch.zeros_like(step), torch.tensor([[-1.0, -1.0, 1.0, 1.0]]).expand(len(step), 4)
+    for field, move in (
+        ("detour", torch.stack([step, none, step, none], 1)),
+        ("detour", torch.stack([step, step / 2, step, step / 2], 1)),
+        ("shape_x", torch.stack([-step, none, step, none], 1)),
+        ("shape_y", torch.stack([none, -step, none, step], 1)),
+    ):
+        boxes = target + move
+        with ls.use_engine("fused"):
+            (found,) = vars(engine_boxes.overlap(boxes, target, [field])).values()
+        (exact,) = vars(engine_boxes.plain_overlap(boxes.double(), target.double(), [field])).values()
+        torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("count", [0, 1, 255, 256, 257, 3 * 131072 + 5])
 def test_any_number_of_boxes(count):
     """Blocks that are full, and not, and enough boxes for several threads."""

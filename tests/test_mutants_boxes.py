@@ -40,16 +40,17 @@ SURVIVORS: dict[str, str] = {
     "GeneralizedFocalLoss.open: 0.0 -> 1.0 (line 14, column 66)": "the boxes of points that weigh nothing",
     "GeneralizedFocalLoss._trust: torch.float64 if logits.dtype == torch.float64 else torch.float32 -> torch.float64"
     " (line 3, column 30)": "wider is slower, not wrong",
+    "GeneralizedFocalLoss._trust: 80.0 -> 81.0 (line 4, column 42)": "any logit whose score float32 can tell from 0",
     "distribution._dense: torch.float64 if logits.dtype == torch.float64 else torch.float32 -> torch.float64"
-    " (line 21, column 11)": "the same",
+    " (line 25, column 11)": "the same",
     "distribution._dense: dense if can_look(labels) else dense.masked_fill(outside.unsqueeze(-1), torch.nan) ->"
-    " dense.masked_fill(outside.unsqueeze(-1), torch.nan) (line 24, column 11)": "nothing is outside where one looks",
+    " dense.masked_fill(outside.unsqueeze(-1), torch.nan) (line 28, column 11)": "nothing is outside where one looks",
 }
 
 METHODS = ("formula", "amount", "reads")
 FAMILIES = ("box", "distribution", "regression")
 OWN = [(row.cls, name) for row in ls.catalogue() if row.family in FAMILIES for name in METHODS if name in vars(row.cls)]
-FIELDS = ("over", "_axis", "_missed", "_lack", "_iou", "_spare", "_drift", "_turn", "_angle", "_slant", "_misfit")
+FIELDS = ("over", "_axis", "_missed", "_lack", "_iou", "_spare", "_drift", "_turn", "_angle", "_detour", "_shape")
 SHARED: list[tuple[Any, str]] = [
     *((overlaps, name) for name in FIELDS),
     (scores, "answers"),
@@ -62,6 +63,7 @@ SHARED: list[tuple[Any, str]] = [
     (box, "encode_distances"),
     (box, "decode_distances"),
     (gfl.GeneralizedFocalLoss, "normalisers"),
+    (gfl.GeneralizedFocalLoss, "_positive"),
     (gfl.GeneralizedFocalLoss, "_trust"),
     (gfl.GeneralizedFocalLoss, "open"),
 ]
@@ -101,6 +103,9 @@ def distribution_checks() -> Iterator[Callable[[], None]]:
     yield lambda: tests.test_normalisers_make_any_split_the_whole("plain")
     yield lambda: tests.test_the_detector_is_the_sum_with_slots("plain")
     yield lambda: tests.test_background_and_ignored_points(torch.float32, "plain")
+    for dtype in (torch.float64, torch.float32):
+        yield lambda d=dtype: tests.test_a_positive_whose_scores_vanish_still_counts(d, "plain")
+    yield lambda: tests.test_an_ignored_point_of_the_detector_may_have_any_label("plain")
     yield lambda: tests.test_box_loss_of_the_detector("plain")
     yield tests.test_scores_do_not_train_boxes_nor_boxes_scores
     yield tests.test_tiny_errors_of_scores_are_seen
@@ -112,6 +117,8 @@ def distribution_checks() -> Iterator[Callable[[], None]]:
             yield lambda r=row, c=check: c(r)
         for dtype in (torch.float64, torch.float32):
             yield lambda r=row, d=dtype: tests.test_extreme_scores_are_finite(r, d)
+        for kind in (torch.int64, torch.uint8):
+            yield lambda r=row, k=kind: tests.test_an_ignored_point_may_have_any_label(r, k)
         yield lambda r=row: tests.test_torch_transforms(r)
     for case in tests.ERRORS:
         yield lambda c=case: tests.test_wrong_call(c)

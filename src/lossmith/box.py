@@ -223,12 +223,11 @@ class SIoULoss(BoxLoss):
     theta: Positive = 4.0
 
     def reads(self) -> tuple[str, ...]:
-        return ("lack", "slant", "shift_x", "shift_y", "misfit_x", "misfit_y")
+        return ("lack", "detour", "shape_x", "shape_y")
 
     def formula(self, o: Overlap) -> Tensor:
-        distance = sum(-torch.expm1((o.slant - 2) * shift.square()) for shift in (o.shift_x, o.shift_y))
-        shape = sum(power(-torch.expm1(-misfit), self.theta, _FLOOR) for misfit in (o.misfit_x, o.misfit_y))
-        return o.lack + (distance + shape) / 2
+        shape = power(o.shape_x, self.theta, _FLOOR) + power(o.shape_y, self.theta, _FLOOR)
+        return o.lack + (o.detour + shape) / 2
 
 
 _KINDS: dict[Kind, type[BoxLoss]] = {"iou": IoULoss, "giou": GIoULoss, "diou": DIoULoss, "ciou": CIoULoss}

@@ -20,9 +20,9 @@ class GeneralizedFocalLoss(Loss):
     """Generalised focal loss: quality focal, box and distribution focal loss from a detector's outputs, in one call.
 
     Σ QFL / N₊ + (λ₀ Σ₊ s L_box + λ₁ Σ₊ s DFL) / Σ₊ s, DFL being the mean over the four edges. The target of a score is
-    the IoU of its decoded box at the label's class; s is the highest score of a positive point, σ of a logit of at least
-    −80, so that no positive point is without a box. Both are held constant. Without positives the regression terms are
-    0, with a graph.
+    the IoU of its decoded box at the label's class; s is the highest score of a positive point, σ of a logit of −80 at
+    least, so that no positive point is without a box. Both are held constant. Without positives the regression terms
+    are 0, with a graph.
 
     Shapes: `loss(logits, edges, points, strides, labels, boxes)`, all with the same leading axes, say M points:
         logits (M, C); edges (M, 4, n + 1) or (M, 4 (n + 1)), logits of the distances to left, top, right and bottom

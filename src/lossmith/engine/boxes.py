@@ -7,10 +7,11 @@ intersection, union and hull:
 
     lack     1 − I/U                     iou      I/U
     spare    (A − U)/A                   drift    (dx² + dy²)/(cw² + ch²)
-    turn     atan(W/H) − atan(w/h)       slant    2 |dx dy|/(dx² + dy²), 1 on a diagonal
-    shift_x  dx/cw                       shift_y  dy/ch
+    turn     atan(W/H) − atan(w/h)       detour   Σ 1 − e^−(2 − Λ)ρ over ρ = (dx/cw)², (dy/ch)²
     grow_x   (w − W)/cw                  grow_y   (h − H)/ch
-    misfit_x |w − W|/max(w, W)           misfit_y |h − H|/max(h, H)
+    shape_x  1 − e^−|w − W|/max(w, W)    shape_y  1 − e^−|h − H|/max(h, H)
+
+Λ = 2 |dx dy|/(dx² + dy²) is 1 on a diagonal and 0 along an axis.
 
 Sizes are never negative: an inverted box has none, and the hull contains its centre. IoU is 0 where U = 0, everything
 else is 0 where its denominator is 0.
@@ -45,13 +46,11 @@ class Overlap:
     spare: Tensor
     drift: Tensor
     turn: Tensor
-    slant: Tensor
-    shift_x: Tensor
-    shift_y: Tensor
+    detour: Tensor
     grow_x: Tensor
     grow_y: Tensor
-    misfit_x: Tensor
-    misfit_y: Tensor
+    shape_x: Tensor
+    shape_y: Tensor
 
     def __init__(self, known: dict[str, Tensor]) -> None:
         for name, value in known.items():
@@ -144,12 +143,14 @@ def _angle(w: Tensor, h: Tensor) -> Tensor:
     return torch.atan2(torch.where(point, 0.0, w), torch.where(point, 1.0, h))
 
 
-def _slant(x: Axis, y: Axis) -> Tensor:
-    return over(2 * x.shift.abs() * y.shift.abs(), x.shift.square() + y.shift.square())
+def _detour(x: Axis, y: Axis) -> Tensor:
+    steep = 2 - over(2 * x.shift.abs() * y.shift.abs(), x.shift.square() + y.shift.square())
+    shift_x, shift_y = over(x.shift, x.hull), over(y.shift, y.hull)
+    return -torch.expm1(-steep * shift_x.square()) - torch.expm1(-steep * shift_y.square())
 
 
-def _misfit(x: Axis) -> Tensor:
-    return over((x.size - x.other).abs(), torch.maximum(x.size, x.other))
+def _shape(x: Axis) -> Tensor:
+    return -torch.expm1(-over((x.size - x.other).abs(), torch.maximum(x.size, x.other)))
 
 
 _FORMULAS: dict[str, Any] = {
@@ -158,13 +159,11 @@ _FORMULAS: dict[str, Any] = {
     "spare": _spare,
     "drift": _drift,
     "turn": _turn,
-    "slant": _slant,
-    "shift_x": lambda x, y: over(x.shift, x.hull),
-    "shift_y": lambda x, y: over(y.shift, y.hull),
+    "detour": _detour,
     "grow_x": lambda x, y: over(x.size - x.other, x.hull),
     "grow_y": lambda x, y: over(y.size - y.other, y.hull),
-    "misfit_x": lambda x, y: _misfit(x),
-    "misfit_y": lambda x, y: _misfit(y),
+    "shape_x": lambda x, y: _shape(x),
+    "shape_y": lambda x, y: _shape(y),
 }
 
 
