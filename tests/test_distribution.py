@@ -144,6 +144,9 @@ def test_an_ignored_point_may_have_any_label(row, kind):
             loss = row.cls(reduction=reduction)
             expected = loss(logits, (labels, quality), weight=some)
             close(loss(logits, (strange, quality), weight=some), expected, 0.0)
+            images = [x.reshape(2, 6, *x.shape[1:]) for x in (logits, strange, quality, some)]
+            found = loss(images[0], (images[1], images[2]), weight=images[3])
+            close(found.reshape(expected.shape), expected)
     partly[0, 0] = 1
     with pytest.raises(ValueError, match="the labels hold"):
         row.cls()(logits, (strange, quality), weight=partly)

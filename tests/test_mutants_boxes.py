@@ -38,6 +38,8 @@ SURVIVORS: dict[str, str] = {
     "DistributionFocalLoss.amount: top - 1 -> top (line 4, column 40)": "the same",
     "GeneralizedFocalLoss.open: 0.0 -> 1.0 (line 13, column 75)": "the edges of points that weigh nothing",
     "GeneralizedFocalLoss.open: 0.0 -> 1.0 (line 14, column 66)": "the boxes of points that weigh nothing",
+    "GeneralizedFocalLoss._positive: positive if weight is None else positive & (weight != 0) -> positive &"
+    " (weight != 0) (line 4, column 11)": "None is not 0 either",
     "GeneralizedFocalLoss._trust: torch.float64 if logits.dtype == torch.float64 else torch.float32 -> torch.float64"
     " (line 3, column 30)": "wider is slower, not wrong",
     "GeneralizedFocalLoss._trust: 80.0 -> 81.0 (line 4, column 42)": "any logit whose score float32 can tell from 0",
