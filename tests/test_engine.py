@@ -122,6 +122,17 @@ def test_engines_agree_on_soft_targets(task):
     agree(gradient(loss, logits, target.float()), expected)
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_a_nan_in_a_soft_target_is_seen(task, engine):
+    """Targets are held within [0, 1] on their way in; a NaN is not."""
+    logits = logits_of(2, 1 if task == "binary" else 3, 700).float()
+    target = logits_of(*logits.shape, seed=3).sigmoid()
+    target[1, 0, 300] = torch.nan
+    loss = ls.parse("dice(squared=true) + ce + lovasz", task=task)
+    assert all(part.isnan() for part in loss.parts(logits, target).values())
+    assert loss(logits[:1], target[:1]).isfinite()
+
+
 def test_number_of_threads_changes_nothing():
     logits, labels = logits_of(3, 4, 200, 200).float(), labels_of(4, 3, 200, 200)
     expected = gradient(LOSS, logits, labels)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .engine import Problem, Stats, Task
 from .engine.field import labels_and_valid
-from .engine.plain import can_look
+from .engine.plain import SLACK, can_look
 
 
 def fit(
@@ -169,7 +169,7 @@ def check_range(who: str, problem: Problem, stats: Stats) -> None:
     low, high = stats.target_range
     c, hard = problem.logits.shape[1], problem.hard
     top = (c if problem.task == "multilabel" else max(c - 1, 1)) if hard else 1
-    slack = 1e-4 if problem.target.is_floating_point() else 0  # soft labels that were interpolated or normalised
+    slack = SLACK if problem.target.is_floating_point() else 0
     if (low >= -slack and high <= top + slack) or math.isnan(low) or math.isnan(high):
         return
     bad = high if high > top else low

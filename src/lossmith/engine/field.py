@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import Problem, Stats
-from .plain import can_look, floating, missed_by_every_class
+from .plain import can_look, floating, like, missed_by_every_class, validated
 
 
 def add_fields(stats: Stats, problem: Problem) -> None:
@@ -32,17 +32,15 @@ def _probabilities(problem: Problem, valid: Tensor | None) -> Tensor:
 
 def _residual(problem: Problem, p: Tensor, valid: Tensor | None) -> Tensor:
     """p − r of every class, written (1 − r) p − r (1 − p), with a 1 − p that does not cancel."""
-    labels = labels_and_valid(problem)[0]
-    if problem.task != "multiclass":
-        r = (problem.target if problem.target.is_floating_point() else labels).to(p.dtype)
-        z = floating(problem.logits)
-        return (1 - r) * p - r * (-z if valid is None else _only(valid, -z)).sigmoid()
-    if problem.hard:
-        at = labels.unsqueeze(1)
+    if problem.task == "multiclass" and problem.hard:
+        at = labels_and_valid(problem)[0].unsqueeze(1)
         others = p.scatter(1, at, 0.0)
         return others.scatter(1, at, -others.sum(1, keepdim=True))
-    r = problem.target.to(p.dtype)
-    return (1 - r) * p - r * missed_by_every_class(p)
+    r = (labels_and_valid(problem) if problem.hard else validated(problem, like(problem.target, p), 1))[0].to(p)
+    if problem.task == "multiclass":
+        return (1 - r) * p - r * missed_by_every_class(p)
+    z = floating(problem.logits)
+    return (1 - r) * p - r * (-z if valid is None else _only(valid, -z)).sigmoid()
 
 
 def _only(valid: Tensor, z: Tensor) -> Tensor:

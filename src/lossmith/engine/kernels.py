@@ -448,6 +448,15 @@ def clear_ignored(weight, values, groups):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
+def clamp(values, groups):  # type: ignore[no-untyped-def]
+    """To 0 … 1. Soft labels may leave it by a little, and the caller raises if it is more. A NaN survives."""
+    for i in range(GROUP * groups):
+        value = values[i]
+        value = np.float32(0.0) if value < 0 else value
+        values[i] = np.float32(1.0) if value > 1 else value
+
+
+@njit(**FAST)
 def load_rows(logits, block, rows, lane, ignored):  # type: ignore[no-untyped-def]
     """The block's logits and, in PEAK, the largest of each pixel."""
     lanes = GROUP * block.groups
@@ -790,6 +799,8 @@ def load_channel(grid, logits, known, block, channel, one_vs_rest, lane):  # typ
         mine = np.float32(channel)
         for i in range(GROUP * groups):
             lane[TARGET, i] = np.float32(lane[TARGET, i] == mine)
+    else:
+        clamp(lane[TARGET], groups)
 
 
 @njit(**FAST)
@@ -891,6 +902,7 @@ def load_soft(grid, logits, known, block, rows, shares, depth, lane):  # type: i
         drop_ignored(known.ignore, shares[c], lane[WEIGHT], lane, groups)
     for c in range(len(rows)):
         clear_ignored(lane[WEIGHT], shares[c], groups)
+        clamp(shares[c], groups)
     load_rows(logits, block, rows, lane, True)
     for i in range(GROUP * groups):
         lane[LABEL, i] = np.float32(0.0)

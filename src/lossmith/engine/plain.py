@@ -18,6 +18,7 @@ from torch import Tensor
 from . import Curve, Event, Problem, Stats, Want
 
 TINY = 1e-30  # probabilities below it are computed from the logits
+SLACK = 1e-4  # by which soft labels that were interpolated or normalised may leave [0, 1]
 _PIECE = 1 << 18  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
 
 
@@ -215,7 +216,7 @@ def _times(weight: Tensor | None, x: Tensor) -> Tensor:
 def _soft_softmax(problem: Problem) -> Stats:
     """A distribution over the classes at each pixel: every class is a possible label."""
     want, z = problem.want, floating(problem.logits)
-    target, weight, span = validated(problem, _like(problem.target, z), 1)
+    target, weight, span = validated(problem, like(problem.target, z), 1)
     p, miss, u = _of_every_class(_cleared(z, weight))
     yes = _times(weight, target)
     t = _total(yes)
@@ -253,7 +254,7 @@ def _sigmoid(problem: Problem) -> Stats:
         target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
         weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     else:
-        target, weight, span = validated(problem, _like(problem.target, z), 1)
+        target, weight, span = validated(problem, like(problem.target, z), 1)
     weight = torch.ones_like(target) if weight is None else weight
     z = z.masked_fill(weight == 0, 0.0)
     p, miss = z.sigmoid(), (-z).sigmoid()
@@ -277,8 +278,8 @@ def _sigmoid(problem: Problem) -> Stats:
 
 
 def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor | None, tuple[float, float] | None]:
-    """The target with the ignored elements at 0; the weight of the pixels with them at 0, or None if all weigh 1; and
-    the range of the valid target, where looking at it is free."""
+    """The target within 0 … `top`, with the ignored elements at 0; the weight of the pixels with them at 0, or None if
+    all weigh 1; and the range of the valid target as it was, where looking at it is free."""
     z = problem.logits
     dtype = _computed(z)
     valid = target != problem.ignore_index
@@ -299,13 +300,18 @@ def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tenso
     if look:
         low, high = target.detach().aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
         span = (float(low), float(high))
-        if target.is_floating_point() or (span[0] >= 0 and span[1] <= top):
-            return target, weight, span
-        return target.clamp(0, top), weight, span  # the caller raises; until then nothing may be out of bounds
+        inside = span[0] >= 0 and span[1] <= top
+        return target if inside else target.clamp(0, top), weight, span  # beyond the slack the caller raises
     assert weight is not None
-    outside = (target < 0) | (target > top)  # the loss becomes NaN: looking at a label would stall the device
+    outside = out_of_range(target, top)  # the loss becomes NaN: looking at a label would stall the device
     weight = torch.where(outside if valid.ndim == target.ndim else outside.any(1), torch.nan, weight)
-    return target if target.is_floating_point() else target.masked_fill(outside, 0), weight, None
+    return target.clamp(0, top), weight, None
+
+
+def out_of_range(target: Tensor, top: int) -> Tensor:
+    """Which values no label has, bool; not NaN, which stays one."""
+    slack = SLACK if target.is_floating_point() else 0
+    return (target < -slack) | (target > top + slack)
 
 
 def can_look(x: Tensor) -> bool:
@@ -359,7 +365,7 @@ def floating(x: Tensor) -> Tensor:
     return x.to(_computed(x))
 
 
-def _like(target: Tensor, z: Tensor) -> Tensor:
+def like(target: Tensor, z: Tensor) -> Tensor:
     return (target.to(z.dtype) if target.is_floating_point() else target.long()).reshape(z.shape)
 
 

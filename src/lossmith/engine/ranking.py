@@ -119,7 +119,7 @@ def _errors(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor, Tensor]
         inside = labels.unsqueeze(1) == classes
         share = inside.to(z)
     else:
-        share, weight, _ = plain.validated(problem, plain._like(target, z), 1)
+        share, weight, _ = plain.validated(problem, plain.like(target, z), 1)
         inside = share.argmax(1, keepdim=True) == classes if softmax else share >= 0.5
     weight = torch.ones_like(z[:, :1]) if weight is None else weight if weight.ndim == 3 else weight.unsqueeze(1)
     z = z.masked_fill(weight == 0, 0.0)
