@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lossmith as ls
-from problems import IGNORE, IGNORED, labels_of, logits_of
+from problems import IGNORE, IGNORED, ROWS, labels_of, logits_of, nudges
 from test_catalogue import close, valued
 
 LOSSES = ["ce", "focal", "dice", "gdl", "dice + ce", "lovasz", "ohem", "explog"]
@@ -25,18 +25,24 @@ def test_everything_annotated_is_no_mask(text, task):
         close(one, other, 1e-10)
 
 
-@pytest.mark.parametrize("text", SINGLE)
-def test_classes_that_nobody_annotated_are_part_of_the_background(text):
+@pytest.mark.parametrize(
+    "row", [r for r in ROWS if r.cls.needs_target and "multiclass" in r.cls.tasks], ids=lambda row: row.name
+)
+def test_classes_that_nobody_annotated_are_part_of_the_background(row, engine):
     """As if the network had fewer classes, of which the background has the probability of all that are missing."""
     logits, labels = logits_of(2, 4, 5, 6), labels_of(2, 2, 5, 6)  # 0 and 1 are annotated, 2 and 3 are not
-    loss = ls.parse(text, **IGNORE)
     mask = torch.tensor([[1, 1, 0, 0]] * 2)
-    value, gradient = valued(loss, logits, labels, label_mask=mask)
-    z = logits.clone().requires_grad_()
-    merged = torch.cat([z[:, [0, 2, 3]].logsumexp(1, keepdim=True), z[:, 1:2]], 1)
-    expected = loss(merged, labels)
-    close(value, expected, 1e-10)
-    close(gradient, torch.autograd.grad(expected, z)[0], 1e-10)
+    knobs = [k for k in nudges(row.cls, "multiclass", 4) if not any(isinstance(v, list) for v in k.values())]
+    pixelwise = [{"reduction": "none"}] if row.cls.family in ("pixel", "information") else []
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
+        z = logits.to(dtype).requires_grad_()
+        for more in ({}, *knobs, *({**knob, **none} for knob in ({}, *knobs) for none in pixelwise)):
+            loss = row.cls(**IGNORE, **more)
+            merged = torch.cat([z[:, [0, 2, 3]].logsumexp(1, keepdim=True), z[:, 1:2]], 1)
+            expected = loss(merged, labels)
+            value, gradient = valued(loss, z, labels, label_mask=mask)
+            close(value, expected, tolerance)
+            close(gradient, torch.autograd.grad(expected.sum(), z)[0], tolerance)
 
 
 @pytest.mark.parametrize("text", SINGLE)
@@ -65,6 +71,57 @@ def test_soft_labels_are_merged(text):
     loss, mask = ls.parse(text, task="multiclass"), torch.tensor([[1, 1, 0, 0]] * 2)
     merged = torch.cat([share[:, [0, 2, 3]].sum(1, keepdim=True), share[:, 1:2], torch.zeros(2, 2, 5, 6)], 1)
     close(loss(logits, share, label_mask=mask), loss(logits, merged, label_mask=mask), 1e-10)
+
+
+@pytest.mark.parametrize("text", LOSSES)
+def test_ignored_pixels_of_soft_labels_stay_ignored(text, engine):
+    """Their entries are no shares: they are not added up. Nor do the slips of several shares add up to an error."""
+    logits, share = logits_of(2, 4, 5, 6).float(), logits_of(2, 4, 5, 6, seed=3).softmax(1)
+    loss, mask = ls.parse(text, task="multiclass"), torch.tensor([[1, 1, 0, 0], [1, 0, 1, 0]])
+    hidden = share.clone()
+    hidden[:, :, :, 4:] = -100
+    expected = loss(logits[..., :4], share[..., :4], label_mask=mask)
+    close(loss(logits, hidden, label_mask=mask), expected, 2e-6)
+    sure = torch.zeros_like(share)
+    sure[:, 2] = 1
+    slipped = sure + torch.where(sure == 1, 9e-5, -9e-5)
+    close(loss(logits, slipped, label_mask=mask), loss(logits, sure, label_mask=mask), 1e-12)
+
+
+@pytest.mark.parametrize("ignored", [0, 1, IGNORED])
+def test_what_is_ignored_among_labels_may_be_a_yes_or_a_no(ignored, engine):
+    """One against the rest: labels become yes and no, of which neither is ignored."""
+    logits, labels = logits_of(2, 4, 5, 6), labels_of(4, 2, 5, 6, ignore=False)
+    loss = ls.parse("dice + ce", task="multilabel", ignore_index=ignored)
+    for mask, kept in ((torch.ones(2, 4), [0, 1, 2, 3]), (torch.tensor([[1, 1, 0, 1]] * 2), [0, 1, 3])):
+        yes = (labels.unsqueeze(1) == torch.tensor(kept).reshape(-1, 1, 1)).long()
+        yes = yes.masked_fill((labels == ignored).unsqueeze(1), 7)
+        expected = ls.parse("dice + ce", task="multilabel", ignore_index=7)(logits[:, kept], yes)
+        close(loss(logits, labels, label_mask=mask), expected, 1e-10)
+
+
+STRANGE = [  # task, channels, target, what is said of it
+    ("multiclass", 4, torch.full((2, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 3"),
+    ("multiclass", 4, torch.full((2, 5, 6), -1), "holds -1, but with C = 4 .* 0 to 3"),
+    ("multiclass", 4, torch.full((2, 4, 5, 6), 1.5), "holds 1.5, but with C = 4 .* 0 to 1"),
+    ("multilabel", 4, torch.full((2, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 4"),
+    ("multilabel", 4, torch.full((2, 5, 6), -1), "holds -1, but with C = 4 .* 0 to 4"),
+    ("multilabel", 4, torch.full((2, 4, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 1"),
+    ("multilabel", 4, torch.full((2, 4, 5, 6), -0.5), "holds -0.5, but with C = 4 .* 0 to 1"),
+    ("binary", 1, torch.full((2, 5, 6), 255, dtype=torch.uint8), r"holds 255, but with C = 1 .* \(mask > 0\)"),
+]
+
+
+@pytest.mark.parametrize(("task", "channels", "target", "words"), STRANGE)
+def test_labels_out_of_range_are_seen_through_the_mask(task, channels, target, words, engine):
+    """As an error that names the loss; as NaN where looking would cost."""
+    logits, mask = logits_of(2, channels, 5, 6).float(), torch.ones(2, channels)
+    mask[:, 2:] = 0
+    for loss in (ls.DiceLoss(task=task), ls.CrossEntropyLoss(task=task)):
+        with pytest.raises(ValueError, match=f"{type(loss).__name__}: the target {words}"):
+            loss(logits, target, label_mask=mask)
+        each = torch.func.vmap(lambda z, r, m, f=loss: f(z[None], r[None], label_mask=m[None]))
+        assert each(logits, target, mask).isnan().all()
 
 
 @pytest.mark.parametrize("text", SINGLE)

@@ -141,7 +141,7 @@ class Batch:
         self.stats = engine.statistics(problem)
         if want.whole and problem is not given:
             self.stats.whole = whole(given)  # no labels are asked for, so none are missing
-        check_range(who, problem, self.stats)
+        check_range(who, given, self.stats)
         if self.sample is not None:
             self.sample = self.sample.to(self.stats.n)
 
@@ -169,9 +169,10 @@ class Batch:
 
     @property
     def spread(self) -> Tensor:
-        """Σ w u_k of every label k over every pixel, whatever its label is; a label sum."""
+        """Σ w u_k of every label k that competes over every pixel, whatever its label is; a label sum."""
         assert self.stats.spread is not None
-        return self.stats.spread
+        compete = self._competing
+        return self.stats.spread if compete is None else self.stats.spread.masked_fill(~compete, 0.0)
 
     @property
     def events(self) -> list[Event]:
@@ -180,8 +181,28 @@ class Batch:
 
     @property
     def every(self) -> list[Event]:
-        """All labels of the pixels, with how surprising each would be: what label smoothing spreads over."""
-        return self.stats.every
+        """All labels that compete, with how surprising each would be: what label smoothing spreads over."""
+        compete, space = self._competing, [1] * len(self.space)
+        if compete is None:
+            return self.stats.every
+        return [
+            Event(u.masked_fill(~compete[:, label].reshape(-1, *space), 0.0), label, chance)
+            for u, label, chance in self.stats.every
+        ]
+
+    @property
+    def _competing(self) -> Tensor | None:
+        """The labels that a softmax has left in each image, (N, C): those annotated, and the background. None: all."""
+        if self.annotated is None or not self.softmax:
+            return None
+        return self.annotated | (torch.arange(self.n_classes, device=self.annotated.device) == 0)
+
+    def shared_out(self, amount: float, to: Tensor) -> Tensor | float:
+        """An amount divided by the number of labels that compete: one for all, or one per image, shaped for `to`."""
+        compete = self._competing
+        if compete is None:
+            return amount / self.n_labels
+        return (amount / compete.sum(1).to(to)).reshape(-1, *[1] * (to.ndim - 1))
 
     @property
     def label_weight(self) -> Tensor:

@@ -132,14 +132,15 @@ class CrossEntropyLoss(PixelLoss):
     def label_sums(self, batch: Batch) -> Tensor:
         if self.label_smoothing == 0:
             return super().label_sums(batch)
-        share = self.label_smoothing / batch.n_labels
-        return (1 - self.label_smoothing) * super().label_sums(batch) + share * batch.spread
+        spread = batch.spread
+        share = batch.shared_out(self.label_smoothing, spread)
+        return (1 - self.label_smoothing) * super().label_sums(batch) + share * spread
 
     def pixels(self, batch: Batch, counted: Tensor | None, price: Tensor | None) -> tuple[Tensor, Tensor]:
         amount, weight = super().pixels(batch, counted, price)
         amount = (1 - self.label_smoothing) * amount
         for u, label, _ in batch.every:
-            value = u * batch.pixel_weight * (self.label_smoothing / batch.n_labels)
+            value = u * batch.pixel_weight * batch.shared_out(self.label_smoothing, u)
             value = value if counted is None else value * batch.at_labels(counted, label).to(value)
             amount = amount + batch.natural(value)
         return amount, weight
@@ -372,7 +373,7 @@ class QuadraticLoss(PixelLoss):
         assert fp2 is not None
         assert fn2 is not None
         if batch.softmax:  # per class, not per label: nothing but their total is asked for
-            return (fp2 + fn2) * (self._factor / batch.n_classes)
+            return (fp2 + fn2) * batch.shared_out(self._factor, fp2)
         return torch.stack([fp2, fn2], 2) * self._factor
 
     def of_event(self, batch: Batch, event: Event) -> Tensor:
@@ -381,6 +382,6 @@ class QuadraticLoss(PixelLoss):
             label = event.label
             own = p[:, label] if isinstance(label, int) else p.gather(1, label.unsqueeze(1)).squeeze(1)
             others = p.square().sum(1) - own.square()
-            return self._factor / batch.n_classes * (others + (1 - own).square())
+            return batch.shared_out(self._factor, own) * (others + (1 - own).square())
         yes = event.label > 0 if isinstance(event.label, Tensor) else torch.full_like(p, event.label) > 0
         return self._factor * torch.where(yes, 1 - p, p).square()

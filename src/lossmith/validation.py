@@ -11,7 +11,9 @@ from torch import Tensor
 
 from .engine import Problem, Stats, Task
 from .engine.field import labels_and_valid
-from .engine.plain import SLACK, can_look
+from .engine.plain import SLACK, can_look, out_of_range
+
+NO_LABEL = -(2**31)  # marks what is ignored among yes and no, which any other number might be
 
 
 def fit(
@@ -124,13 +126,19 @@ def checked_mask(who: str, logits: Tensor, mask: Tensor) -> Tensor:
 def merged(problem: Problem, annotated: Tensor) -> Problem:
     """Partial labels. Under a sigmoid, a channel that was not annotated is ignored. Under a softmax, the classes that
     were not annotated are part of the background: their probability is added to its, nothing is asked of them alone.
+
+    Values out of range are left as they are for the engine to see.
     """
     labels, valid = labels_and_valid(problem)
+    target = problem.target if problem.target.is_floating_point() else problem.target.long()
     space = [1] * len(problem.logits.shape[2:])
     if problem.task != "multiclass":
-        target = labels if problem.hard or not problem.target.is_floating_point() else problem.target
+        ignored = problem.ignore_index
+        if problem.hard:
+            target, ignored = target.unsqueeze(1), NO_LABEL
+            target = torch.where(out_of_range(target, problem.logits.shape[1]), target, labels)
         unknown = ~(annotated.reshape(*annotated.shape, *space) & valid)
-        return replace(problem, target=target.masked_fill(unknown, problem.ignore_index))
+        return replace(problem, target=target.masked_fill(unknown, ignored), ignore_index=ignored)
     hidden = ~annotated
     hidden[:, 0] = False
     at = hidden.reshape(*hidden.shape, *space)
@@ -142,12 +150,12 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
     first = z.masked_fill(~pooled, -torch.inf).logsumexp(1, keepdim=True)
     z = torch.cat([first, z.masked_fill(at, -torch.inf)[:, 1:]], 1)
     if problem.hard:
-        lost = hidden.gather(1, labels.flatten(1)).view_as(labels)
-        target = problem.target.long()
-        return replace(problem, logits=z, target=torch.where(valid & lost, 0, target))
-    share = problem.target
-    first = (share * pooled).sum(1, keepdim=True)
-    return replace(problem, logits=z, target=torch.cat([first, share.masked_fill(at, 0)[:, 1:]], 1))
+        lost = hidden.gather(1, labels.flatten(1)).view_as(labels) & (labels == target)
+        return replace(problem, logits=z, target=torch.where(lost, 0, target))
+    share = target.clamp(0, 1)
+    share = torch.cat([(share * pooled).sum(1, keepdim=True).clamp(max=1), share.masked_fill(at, 0)[:, 1:]], 1)
+    target = torch.where(out_of_range(target, 1).any(1, keepdim=True), target, share)
+    return replace(problem, logits=z, target=target.masked_fill(~valid.unsqueeze(1), problem.ignore_index))
 
 
 def checked_denominator(who: str, denominator: Tensor | float | None) -> Tensor | float | None:

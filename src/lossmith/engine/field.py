@@ -71,7 +71,9 @@ def labels_and_valid(problem: Problem) -> tuple[Tensor, Tensor]:
     target, task = problem.target, problem.task
     target = target if target.is_floating_point() else target.long()
     valid = target != problem.ignore_index
-    if task == "multiclass" and not problem.hard:
+    if task == "multiclass" and problem.hard:
+        target = target.clamp(0, problem.logits.shape[1] - 1)  # beyond it is an error, or NaN: see `validated`
+    elif task == "multiclass":
         valid, target = valid.all(1), target.argmax(1)
     if problem.sample is not None:
         valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
