@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
+from lossmith.loss import ClassLoss
 from lossmith.names import SHARED
 from problems import (
     IGNORE,
@@ -89,6 +90,7 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("nonadjacency", "class_names_do_not_matter"): PAIRS,
     ("nonadjacency", "impossible_classes_have_no_gradient"): PAIRS,
     ("nonadjacency", "ignoring_is_deleting"): UNSUPERVISED,
+    ("nonadjacency", "ignoring_a_channel_is_leaving_it_out"): UNSUPERVISED,
     ("nonadjacency", "ignored_pixels_are_inert"): UNSUPERVISED,
     ("nonadjacency", "weight_0_is_ignoring"): UNSUPERVISED + "; weights of images are in test_spatial.py",
     ("nonadjacency", "perfect_and_worst_reach_the_range"): UNSUPERVISED,
@@ -99,6 +101,9 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
 }
 
 by_row = with_rows()
+by_class_loss = pytest.mark.parametrize(
+    "row", [row for row in ROWS if issubclass(row.cls, ClassLoss) and row.family != "sum"], ids=lambda row: row.name
+)
 by_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name.replace(" ", "-"))
 hard = [p for p in PROBLEMS if not p.target.is_floating_point()]
 by_hard_problem = pytest.mark.parametrize("problem", hard, ids=lambda p: p.name.replace(" ", "-"))
@@ -320,6 +325,41 @@ def test_ignoring_is_deleting(row, channels, engine):
     cropped, cropped_gradient = valued(loss, logits[..., :4].contiguous(), labels[:, :, :4])
     close(value, cropped, 1e-10)
     close(gradient[..., :4], cropped_gradient, 1e-10)
+
+
+@by_row
+def test_ignoring_a_channel_is_leaving_it_out(row, engine):
+    """In the whole batch, or in one image: then each image has the channels that it has."""
+    logits, yes = logits_of(2, 3, 8, 8), labels_of(2, 2, 3, 8, 8, ignore=False)
+    everywhere, once = yes.clone(), yes.clone()
+    everywhere[:, 1] = IGNORED
+    once[0, 1] = IGNORED
+    skip = {"absent": "skip"} if "absent" in row.cls.fields else {}
+    pooled = {"per_image": False} if "per_image" in row.cls.fields else {}
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
+        z = logits.to(dtype)
+        for more in ({}, skip, pooled):
+            loss = make(row, logits, task="multilabel", **IGNORE, **more)
+            value, gradient = valued(loss, z, everywhere)
+            expected, expected_gradient = valued(loss, z[:, [0, 2]], yes[:, [0, 2]])
+            close(value, expected, tolerance)
+            close(gradient[:, [0, 2]], expected_gradient, tolerance)
+            assert (gradient[:, 1] == 0).all()
+
+
+@by_class_loss
+def test_ignoring_a_channel_in_one_image(row, engine):
+    """Each image has the channels that it has; one without any that is asked for leaves the mean."""
+    logits, yes = logits_of(2, 3, 8, 8), labels_of(2, 2, 3, 8, 8, ignore=False)
+    once = yes.clone()
+    once[0, 1] = IGNORED
+    each = {"per_image": True} if "per_image" in row.cls.fields else {}
+    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-6)):
+        z, loss = logits.to(dtype), make(row, logits, task="multilabel", **IGNORE, **each)
+        alone = [loss(z[:1, [0, 2]], yes[:1, [0, 2]]), loss(z[1:], yes[1:])]
+        close(loss(z, once), torch.stack(alone).mean(), tolerance)
+        only = make(row, logits, task="multilabel", **IGNORE, **each, classes=(1,))
+        close(only(z, once), only(z[1:], yes[1:]), tolerance)
 
 
 @by_row

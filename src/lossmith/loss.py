@@ -302,7 +302,7 @@ class Dense(Loss):
 class ClassLoss(Dense):
     """Losses with one value per group (an image, or the batch) and class: the mean over classes, then over groups.
 
-    A group without a valid pixel leaves the mean; so does a class that was not annotated in it.
+    A group without a valid pixel leaves the mean; so does a class that is ignored or was not annotated in it.
     """
 
     per_image: bool = True
@@ -340,9 +340,9 @@ class ClassLoss(Dense):
         losses, counted = self.class_losses(batch, kept), None
         if isinstance(losses, tuple):
             losses, counted = losses
-        n, t = (_by_group(x, self.per_image) for x in (batch.stats.n, batch.stats.t))
-        groups = (n != 0).any(1).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
-        shares = torch.ones_like(t[:, kept]).to(losses)
+        n, t = (_by_group(x, self.per_image)[:, kept] for x in (batch.stats.n, batch.stats.t))
+        shares = (n != 0).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
+        groups = (n != 0).any(1).to(losses)
         prices = batch.label_price(self.class_weight, "class_weight")
         if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
             shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
