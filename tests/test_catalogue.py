@@ -92,6 +92,8 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("nonadjacency", "ignoring_is_deleting"): UNSUPERVISED,
     ("nonadjacency", "ignoring_a_channel_is_leaving_it_out"): UNSUPERVISED,
     ("nonadjacency", "ignored_pixels_are_inert"): UNSUPERVISED,
+    ("nonadjacency", "labels_out_of_range_are_seen"): UNSUPERVISED,
+    ("nonadjacency", "nan_in_a_weight_is_seen"): UNSUPERVISED + "; weights of images are in test_spatial.py",
     ("nonadjacency", "weight_0_is_ignoring"): UNSUPERVISED + "; weights of images are in test_spatial.py",
     ("nonadjacency", "perfect_and_worst_reach_the_range"): UNSUPERVISED,
     ("nonadjacency", "degenerate_inputs_are_finite"): UNSUPERVISED + "; finite it is, in test_spatial.py",
@@ -107,6 +109,8 @@ by_class_loss = pytest.mark.parametrize(
 by_problem = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda p: p.name.replace(" ", "-"))
 hard = [p for p in PROBLEMS if not p.target.is_floating_point()]
 by_hard_problem = pytest.mark.parametrize("problem", hard, ids=lambda p: p.name.replace(" ", "-"))
+soft = [p for p in PROBLEMS if p.target.is_floating_point()]
+by_soft_problem = pytest.mark.parametrize("problem", soft, ids=lambda p: p.name.replace(" ", "-"))
 
 
 @pytest.fixture(autouse=True)
@@ -409,6 +413,27 @@ def test_weight_0_is_ignoring(row, problem, engine):
 
 
 @by_row
+@by_soft_problem
+def test_targets_of_weight_0_are_inert(row, problem, engine):
+    """Whatever a map of the target holds there."""
+    n, _, *space = problem.logits.shape
+    hidden = torch.zeros(n, *space, dtype=torch.bool)
+    hidden[0, 1], hidden[1] = True, True
+    weight = torch.ones(n)
+    weight[1] = 0
+    for number, dtype in enumerate((torch.float64, torch.float32, torch.bfloat16)):
+        filler = rotated([math.nan, math.inf, -math.inf, 7.0], row, PROBLEMS.index(problem) + number)
+        logits, loss = problem.logits.to(dtype), build(row, problem)
+        for given, at in (((~hidden).float(), hidden), (weight, hidden & (weight == 0)[:, None, None])):
+            call = {"weight": given}
+            value, gradient = valued(loss, logits, problem.target, **call)
+            dirty = problem.target.masked_fill(at.unsqueeze(1), filler)
+            found, found_gradient = valued(loss, logits, dirty, **call)
+            assert torch.equal(found, value)
+            assert torch.equal(found_gradient, gradient)
+
+
+@by_row
 @by_problem
 def test_weight_2_is_repeating_the_sample(row, problem, engine):
     n = len(problem.logits)
@@ -670,6 +695,45 @@ def test_nan_in_a_valid_pixel_stays_visible(row, problem, engine):
         assert build(row, problem, **more)(logits, problem.target).isnan().any(), more
     _, gradient = valued(build(row, problem), logits, problem.target)
     assert gradient.isnan().any()
+
+
+@by_row
+@by_hard_problem
+@pytest.mark.parametrize("label", [99, -7])
+def test_labels_out_of_range_are_seen(row, problem, label, engine):
+    """As an error that names the loss; as NaN where looking would cost, like on an accelerator."""
+    target = problem.target.clone()
+    target.view(-1)[int((target.view(-1) != IGNORED).nonzero()[-1])] = label
+    logits = problem.logits.float()
+    knobs = nudges(row.cls, problem.task, logits.shape[1], problem.axes)
+    for more in [{"reduction": reduction} for reduction in get_args(row.cls.hints["reduction"])] + knobs:
+        if more.get("exponent") == 0:
+            continue  # a constant: x ** 0 is 1, of NaN too
+        loss = build(row, problem, **more)
+        with pytest.raises(ValueError, match=f"{row.cls.__name__}: the target holds {label}"):
+            loss(logits, target)
+        assert torch.func.vmap(lambda z, y, f=loss: f(z[None], y[None]))(logits, target).isnan().any(), more
+
+
+@by_row
+@by_problem
+def test_nan_in_a_weight_is_seen(row, problem, engine):
+    """Of a pixel, and of an image; wherever it stands."""
+    n, _, *space = problem.logits.shape
+    hidden = problem.target == problem.settings.get("ignore_index", -100)
+    hidden = hidden.reshape(n, -1, *space).all(1) if problem.target.ndim == problem.logits.ndim else hidden
+    logits = problem.logits.to(rotated(DTYPES, row, PROBLEMS.index(problem)))
+    for reduction in get_args(row.cls.hints["reduction"]):
+        loss = build(row, problem, reduction=reduction)
+        if space:
+            for at in ((~hidden).nonzero()[[0, -1]]).tolist():
+                weight = torch.ones(n, *space)
+                weight[tuple(at)] = torch.nan
+                assert loss(logits, problem.target, weight=weight).isnan().any(), reduction
+        if reduction != "none":  # of classes, values are not multiplied by weights of images
+            weight = torch.ones(n)
+            weight[-1] = torch.nan
+            assert loss(logits, problem.target, weight=weight).isnan(), reduction
 
 
 @by_row

@@ -52,6 +52,24 @@ def test_a_cached_map_is_the_made_one(cls, spacing, channels, engine):
     torch.testing.assert_close(found, gradient(loss, logits, labels), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("cls", [*MAPS, ls.DistanceMapPenaltyLoss])
+@pytest.mark.parametrize("filler", [math.nan, math.inf, -math.inf])
+def test_a_map_is_not_read_at_ignored_pixels(cls, filler, engine):
+    """Nor where the weight is 0."""
+    logits, labels = logits_of(2, 3, 7, 9).float(), labels_of(3, 2, 7, 9)
+    weight = torch.ones(2, 7, 9)
+    weight[0, 2:4] = 0
+    unread = (labels == IGNORED) | (weight == 0)
+    cached = signed_distance_map(labels.masked_fill(weight == 0, IGNORED), 3, None, IGNORED)
+    broken = cached.masked_fill(unread.unsqueeze(1), filler)
+    loss = cls(**IGNORE)
+    value = loss(logits, labels, weight=weight, distance=cached)
+    assert value.isfinite()
+    assert torch.equal(loss(logits, labels, weight=weight, distance=broken), value)
+    found = gradient(loss, logits, labels, weight=weight, distance=broken)
+    assert torch.equal(found, gradient(loss, logits, labels, weight=weight, distance=cached))
+
+
 @pytest.mark.parametrize("cls", MAPS)
 def test_a_map_that_does_not_fit(cls):
     logits, labels = logits_of(2, 3, 4, 5), labels_of(3, 2, 4, 5, ignore=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from .batch import Batch
@@ -36,8 +37,9 @@ class MapLoss(ClassLoss):
     def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
         values, factor = self.pixels(batch)
         factor, mass = factor.to(values), batch.mass
-        total = batch.over_pixels(values * (factor if mass is None else factor * mass))
-        return ratio(total, batch.stats.n)[:, kept]
+        if mass is not None:
+            factor = torch.where(mass == 0, 0.0, factor * mass)  # whatever a given map holds there
+        return ratio(batch.over_pixels(values * factor), batch.stats.n)[:, kept]
 
 
 class BoundaryLoss(MapLoss):

@@ -128,7 +128,8 @@ class BoundaryF1Loss(ClassLoss):
         p, r = self._ring(1 - batch.field[:, kept], valid), self._ring((~masks).to(batch.field), valid)
         precision = ratio(batch.over_pixels(p * largest_near(r, self.theta)), batch.over_pixels(p))
         recall = ratio(batch.over_pixels(r * largest_near(p, self.theta)), batch.over_pixels(r))
-        return 1 - ratio(2 * precision * recall, precision + recall), batch.over_pixels(r) != 0
+        losses = 1 - ratio(2 * precision * recall, precision + recall)
+        return losses + 0 * batch.stats.n[:, kept], batch.over_pixels(r) != 0  # a NaN among the weights stays visible
 
     def _ring(self, rest: Tensor, valid: Tensor) -> Tensor:
         """The boundary of y from 1 − y, 0 where ignored."""

@@ -33,10 +33,12 @@ class HardestLoss(PixelLoss):
         raise NotImplementedError
 
     def shares(self, batch: Batch) -> Tensor:
-        valid = batch.pixel_weight > 0
+        weight = batch.pixel_weight
+        valid = weight > 0
         u = sum(event.u if event.chance is None else event.u * event.chance for event in batch.events)
         assert isinstance(u, Tensor)
-        return (self.chosen(u.detach(), valid) & valid).to(u)
+        chosen = (self.chosen(u.detach(), valid) & valid).to(u)
+        return torch.where(weight.isnan(), torch.nan, chosen)  # neither valid nor ignored: it stays visible
 
 
 class OhemCrossEntropyLoss(HardestLoss):
