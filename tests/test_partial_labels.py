@@ -45,6 +45,15 @@ def test_classes_that_nobody_annotated_are_part_of_the_background(row, engine):
             close(gradient, torch.autograd.grad(expected.sum(), z)[0], tolerance)
 
 
+@pytest.mark.parametrize("text", [*LOSSES, "ce(label_smoothing=0.1)", "quadratic"])
+def test_the_background_is_always_annotated(text, engine):
+    logits, labels = logits_of(2, 4, 5, 6), labels_of(4, 2, 5, 6)
+    loss, mask = ls.parse(text, **IGNORE), torch.tensor([[1, 1, 0, 1], [1, 0, 1, 0]])
+    without = mask.clone()
+    without[:, 0] = 0
+    close(loss(logits, labels, label_mask=without), loss(logits, labels, label_mask=mask), 0.0)
+
+
 @pytest.mark.parametrize("text", SINGLE)
 def test_a_label_of_a_missing_class_is_background(text):
     logits, labels = logits_of(1, 4, 5, 6), labels_of(4, 1, 5, 6)

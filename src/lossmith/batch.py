@@ -129,7 +129,7 @@ class Batch:
         self.sample, per_pixel = split_weight(who, logits, weight)
         want = reduce(or_, (term.wants() for term in terms), Want())
         problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)
-        self.annotated = None if label_mask is None else checked_mask(who, logits, label_mask)
+        self.annotated = None if label_mask is None else checked_mask(who, logits, label_mask, self.task)
         given = problem
         if self.annotated is not None:
             problem = merged(replace(given, want=want._replace(whole=False)), self.annotated)  # that comes below
@@ -192,10 +192,8 @@ class Batch:
 
     @property
     def _competing(self) -> Tensor | None:
-        """The labels that a softmax has left in each image, (N, C): those annotated, and the background. None: all."""
-        if self.annotated is None or not self.softmax:
-            return None
-        return self.annotated | (torch.arange(self.n_classes, device=self.annotated.device) == 0)
+        """The labels that a softmax has left in each image, (N, C). None: all."""
+        return self.annotated if self.softmax else None
 
     def shared_out(self, amount: float, to: Tensor) -> Tensor | float:
         """An amount divided by the number of labels that compete: one for all, or one per image, shaped for `to`."""

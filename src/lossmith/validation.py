@@ -114,13 +114,15 @@ def checked_distance(who: str, logits: Tensor, distance: Tensor | None) -> Tenso
     return distance.detach()
 
 
-def checked_mask(who: str, logits: Tensor, mask: Tensor) -> Tensor:
+def checked_mask(who: str, logits: Tensor, mask: Tensor, task: Task) -> Tensor:
+    """Which classes were annotated, bool, (N, C): under a softmax the background always."""
     if not isinstance(mask, Tensor) or tuple(mask.shape) != tuple(logits.shape[:2]):
         found = shape(mask) if isinstance(mask, Tensor) else type(mask).__name__
         raise ValueError(
             f"{who}: label_mask says which classes were annotated in each image: {shape(logits)[:2]}, got {found}"
         )
-    return mask.to(logits.device) != 0
+    annotated = mask.to(logits.device) != 0
+    return annotated | (torch.arange(logits.shape[1], device=logits.device) == 0) if task == "multiclass" else annotated
 
 
 def merged(problem: Problem, annotated: Tensor) -> Problem:
@@ -140,7 +142,6 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
         unknown = ~(annotated.reshape(*annotated.shape, *space) & valid)
         return replace(problem, target=target.masked_fill(unknown, ignored), ignore_index=ignored)
     hidden = ~annotated
-    hidden[:, 0] = False
     at = hidden.reshape(*hidden.shape, *space)
     background = torch.zeros_like(hidden)
     background[:, 0] = True
