@@ -36,7 +36,7 @@ import test_identities
 import test_lovasz
 import test_partial_labels
 import test_spatial
-from lossmith import adjacency, batch, distance, engine, loss, recipes, region, structure, weighted
+from lossmith import adjacency, batch, distance, engine, loss, recipes, region, structure, validation, weighted
 from lossmith.engine import field, ranking
 from problems import ROWS
 
@@ -99,6 +99,7 @@ SURVIVORS: dict[str, str] = {
     "ranking.ranked: 0 -> 1 (line 17, column 91)": "only the shape is used",
     "ranking.ranked: 2 -> 3 (line 19, column 45)": "there is no level between: it tells numbers from NaN",
     "ranking._errors: 0.0 -> 1.0 (line 24, column 35)": "any number does: its weight is 0",
+    "validation.merged: 0.0 -> 1.0 (line 23, column 43)": "any number does: such pixels are ignored",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
     "weighted._beside: 0 -> 1 (line 3, column 50)": "only the shape of a slice",
     "weighted.near_another: 1 -> 2 (line 6, column 80)": "anything below 0 stands for no label",
@@ -136,6 +137,7 @@ SHARED: list[tuple[Any, str, str]] = [
     (batch.Batch, "label_price", "ce dice"),
     (batch.Batch, "at_labels", "focal wce power_ce ce"),
     (batch.Batch, "information", "kl"),
+    (validation, "merged", "dice ce"),
     (weighted, "largest", "topk ohem"),
     (recipes, "is_rare", "unified_focal"),
     (distance, "zero_ring", "boundary"),
@@ -239,6 +241,7 @@ TESTS: dict[str, list[Callable[..., None]]] = {
     "lovasz": RANKS,
     "field": [test_identities.test_residuals_are_differences, *MAPS, *FIELDS],
     "batch": LABELS + MAPS + FIELDS,
+    "validation": [test for name, test in vars(test_partial_labels).items() if name.startswith("test_")],
 }
 
 SWAPS: dict[type, list[type]] = {

@@ -10,7 +10,7 @@ from problems import IGNORE, IGNORED, ROWS, labels_of, logits_of, nudges
 from test_catalogue import close, valued
 
 LOSSES = ["ce", "focal", "dice", "gdl", "dice + ce", "lovasz", "ohem", "explog"]
-SINGLE = ["ce", "focal", "dice", "lovasz"]
+SINGLE = ["ce", "ce(label_smoothing=0.1)", "quadratic", "focal", "dice", "lovasz"]
 
 
 @pytest.mark.parametrize("text", LOSSES)
@@ -78,8 +78,21 @@ def test_masks_differ_from_image_to_image(text):
 def test_soft_labels_are_merged(text):
     logits, share = logits_of(2, 4, 5, 6), logits_of(2, 4, 5, 6, seed=3).softmax(1)
     loss, mask = ls.parse(text, task="multiclass"), torch.tensor([[1, 1, 0, 0]] * 2)
-    merged = torch.cat([share[:, [0, 2, 3]].sum(1, keepdim=True), share[:, 1:2], torch.zeros(2, 2, 5, 6)], 1)
-    close(loss(logits, share, label_mask=mask), loss(logits, merged, label_mask=mask), 1e-10)
+    fewer = torch.cat([share[:, [0, 2, 3]].sum(1, keepdim=True), share[:, 1:2]], 1)
+    z = torch.cat([logits[:, [0, 2, 3]].logsumexp(1, keepdim=True), logits[:, 1:2]], 1)
+    close(loss(logits, share, label_mask=mask), loss(z, fewer), 1e-10)
+
+
+@pytest.mark.parametrize("text", SINGLE)
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_masks_go_with_any_type(text, task, engine):
+    labels, mask = labels_of(2, 2, 5, 6, ignore=False), torch.tensor([[1, 1, 0, 0], [1, 0, 1, 1]])
+    loss, logits = ls.parse(text, task=task), logits_of(2, 4, 5, 6).half()
+    one_hot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
+    for target in (labels, one_hot):
+        expected = loss(logits.double(), target, label_mask=mask)
+        for dtype in (torch.uint8, torch.int16, torch.bool):
+            close(loss(logits, target.to(dtype), label_mask=mask), expected, 2e-6)
 
 
 @pytest.mark.parametrize("text", LOSSES)
@@ -95,6 +108,9 @@ def test_ignored_pixels_of_soft_labels_stay_ignored(text, engine):
     sure[:, 2] = 1
     slipped = sure + torch.where(sure == 1, 9e-5, -9e-5)
     close(loss(logits, slipped, label_mask=mask), loss(logits, sure, label_mask=mask), 1e-12)
+    coarse = sure * 0.501
+    coarse[:, 3] = 0.501
+    close(loss(logits[:1], coarse[:1], label_mask=mask[:1]), loss(logits[:1], sure[:1], label_mask=mask[:1]), 1e-12)
 
 
 @pytest.mark.parametrize("ignored", [0, 1, IGNORED])
@@ -112,8 +128,9 @@ def test_what_is_ignored_among_labels_may_be_a_yes_or_a_no(ignored, engine):
 STRANGE = [  # task, channels, target, what is said of it
     ("multiclass", 4, torch.full((2, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 3"),
     ("multiclass", 4, torch.full((2, 5, 6), -1), "holds -1, but with C = 4 .* 0 to 3"),
-    ("multiclass", 4, torch.full((2, 4, 5, 6), 1.5), "holds 1.5, but with C = 4 .* 0 to 1"),
+    ("multiclass", 4, torch.tensor([0, 0, 1.5, 0]).expand(2, 5, 6, 4).movedim(-1, 1), "holds 1.5, .* C = 4 .* 0 to 1"),
     ("multilabel", 4, torch.full((2, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 4"),
+    ("multilabel", 4, torch.full((2, 5, 6), 5), "holds 5, but with C = 4 .* 0 to 4"),
     ("multilabel", 4, torch.full((2, 5, 6), -1), "holds -1, but with C = 4 .* 0 to 4"),
     ("multilabel", 4, torch.full((2, 4, 5, 6), 255), "holds 255, but with C = 4 .* 0 to 1"),
     ("multilabel", 4, torch.full((2, 4, 5, 6), -0.5), "holds -0.5, but with C = 4 .* 0 to 1"),

@@ -153,7 +153,7 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
     if problem.hard:
         lost = hidden.gather(1, labels.flatten(1)).view_as(labels) & (labels == target)
         return replace(problem, logits=z, target=torch.where(lost, 0, target))
-    share = target.clamp(0, 1)
+    share = target.clamp(min=0)
     share = torch.cat([(share * pooled).sum(1, keepdim=True).clamp(max=1), share.masked_fill(at, 0)[:, 1:]], 1)
     target = torch.where(out_of_range(target, 1).any(1, keepdim=True), target, share)
     return replace(problem, logits=z, target=target.masked_fill(~valid.unsqueeze(1), problem.ignore_index))
