@@ -100,6 +100,7 @@ SURVIVORS: dict[str, str] = {
     "ranking.ranked: 2 -> 3 (line 19, column 45)": "there is no level between: it tells numbers from NaN",
     "ranking._errors: 0.0 -> 1.0 (line 24, column 35)": "any number does: its weight is 0",
     "validation.merged: 0.0 -> 1.0 (line 23, column 43)": "any number does: such pixels are ignored",
+    "validation.merged: 1 -> 2 (line 31, column 53)": "more stays as it is where a value is an error, or NaN, anyway",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
     "weighted._beside: 0 -> 1 (line 3, column 50)": "only the shape of a slice",
     "weighted.near_another: 1 -> 2 (line 6, column 80)": "anything below 0 stands for no label",
