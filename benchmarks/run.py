@@ -44,6 +44,13 @@ GROWTH = [
     (1, 150, 832, 832),
 ]
 SMALL = [(128, 10), (2, 2, 64, 64)]
+CATALOGUE = (2, 4, 512, 512)  # the rest of the losses, against torch's cross_entropy
+ALONE = [
+    "ce", "wce", "focal", "power_ce", "conservative", "quadratic", "ohem", "topk", "boundary_ce", "kl", "dice",
+    "jaccard", "tversky", "focal_tversky", "logcosh_dice", "log_dice", "gdl", "ss", "lovasz", "dice_ce", "dice_focal",
+    "combo", "explog", "unified_focal", "active_contour", "boundary_f1",
+]  # fmt: skip
+MAPPED = ["boundary", "distance_penalty", "hausdorff(one_sided=true)"]  # these are given their map
 
 
 @dataclass(frozen=True)
@@ -71,14 +78,28 @@ def monai(name: str, same_as: str, factor: float = 1.0, **settings: Any) -> Cand
     return Candidate(f"MONAI {name}", make, same_as, factor)
 
 
-def kornia(name: str, same_as: str, **settings: Any) -> Candidate:
+def kornia(name: str, same_as: str, factor: float = 1.0, **settings: Any) -> Candidate:
     def make() -> Callable[[Tensor, Tensor], Tensor]:
         import kornia.losses
 
         loss = getattr(kornia.losses, name)
         return lambda z, y: loss(z, y, **settings)
 
-    return Candidate(f"kornia {name}", make, same_as)
+    return Candidate(f"kornia {name}", make, same_as, factor)
+
+
+def mapped(text: str) -> Candidate:
+    def make() -> Callable[[Tensor, Tensor], Tensor]:
+        loss, maps = ls.parse(text), []
+
+        def call(z: Tensor, y: Tensor) -> Tensor:
+            if not maps:
+                maps.append(ls.distance.signed_distance_map(y, z.shape[1]))
+            return loss(z, y, distance=maps[0])
+
+        return call
+
+    return Candidate(f"{text}, map given", make)
 
 
 def candidates(n_classes: int, spatial: int) -> list[Candidate]:
@@ -101,7 +122,7 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
         monai("FocalLoss", "focal", n_classes, use_softmax=True, gamma=2.0),
     ]
     if spatial == 2:
-        found.append(kornia("focal_loss", "focal", alpha=None, gamma=2.0, reduction="mean"))
+        found.append(kornia("focal_loss", "focal", n_classes, alpha=None, gamma=2.0, reduction="mean"))
         found += [ours("lovasz(per_image=true)"), kornia("lovasz_softmax_loss", "lovasz(per_image=true)")]
     return found
 
@@ -127,6 +148,14 @@ def problem(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return torch.randn(shape, requires_grad=True), torch.randint(0, shape[1], (shape[0], *shape[2:]))
 
 
+def patches(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Labels in patches some 16 pixels wide, as in images: what looks at boundaries has some, but not everywhere."""
+    z, _ = problem(shape)
+    coarse = torch.rand(shape[0], 1, shape[2] // 16, shape[3] // 16)
+    smooth = F.interpolate(coarse, size=shape[2:], mode="bilinear")[:, 0]
+    return z, (smooth * shape[1]).long().clamp(0, shape[1] - 1)
+
+
 def once(loss: Callable[[Tensor, Tensor], Tensor], candidate: Candidate, z: Tensor, y: Tensor) -> tuple[float, float]:
     """Seconds of forward and backward."""
     z.grad = None
@@ -150,8 +179,13 @@ def floor(z: Tensor) -> tuple[float, float]:
     return middle - start, time.perf_counter() - middle
 
 
-def measure(shape: tuple[int, ...], pool: list[Candidate], rounds: int) -> dict[str, Any]:
-    z, y = problem(shape)
+def measure(
+    shape: tuple[int, ...],
+    pool: list[Candidate],
+    rounds: int,
+    made: Callable[[tuple[int, ...]], tuple[Tensor, Tensor]] = problem,
+) -> dict[str, Any]:
+    z, y = made(shape)
     losses = {c.name: c.make() for c in pool}
     values = {c.name: float(losses[c.name](z, y).detach()) for c in pool}
     times: dict[str, list[tuple[float, float]]] = {"floor": [], **{c.name: [] for c in pool}}
@@ -187,6 +221,9 @@ def measure(shape: tuple[int, ...], pool: list[Candidate], rounds: int) -> dict[
             mine = values[c.same_as]
             row["value_agrees"] = math.isclose(values[c.name] * c.factor, mine, rel_tol=1e-4)
             row["times_ours"] = rows[c.name]["times_floor"] / rows[c.same_as]["times_floor"]
+    rival = rows.get("torch cross_entropy")
+    for row in rows.values() if rival else ():
+        row["times_cross_entropy"] = row["times_floor"] / rival["times_floor"]
     return {"shape": shape, "rounds": rounds, "rows": rows}
 
 
@@ -258,7 +295,7 @@ def machine() -> dict[str, Any]:
 
 def show(result: dict[str, Any], extra: dict[str, float]) -> None:
     print(f"\nlogits {tuple(result['shape'])}, {result['rounds']} rounds")
-    print(f"{'':34}{'× floor (of medians)':>22}{'ms (min, median)':>22}{'memory':>9}   against ours")
+    print(f"{'':34}{'× floor (of medians)':>22}{'× torch ce':>12}{'ms (min, median)':>22}{'memory':>9}   against ours")
     for name, row in result["rows"].items():
         low, _, median, _ = row["milliseconds"]["both"]
         held = f"{extra[name]:9.2f}" if name in extra else " " * 9
@@ -268,7 +305,8 @@ def show(result: dict[str, Any], extra: dict[str, float]) -> None:
                 "" if row["value_agrees"] else ", ANOTHER VALUE"
             )
         ratios = f"{row['times_floor']:12.2f} ({row['times_floor_by_medians']:.2f})".rjust(22)
-        print(f"{name:34}{ratios}{low:12.2f}{median:10.2f}{held}   {against}")
+        ce = f"{row['times_cross_entropy']:.2f}" if "times_cross_entropy" in row else ""
+        print(f"{name:34}{ratios}{ce:>12}{low:12.2f}{median:10.2f}{held}   {against}")
 
 
 def main() -> None:
@@ -291,6 +329,10 @@ def main() -> None:
         show(result, result["memory"])
         report["shapes"].append(result)
     if not chosen.shape:
+        rival = Candidate("torch cross_entropy", lambda: F.cross_entropy, "ce")
+        pool = [*map(ours, ALONE), *map(mapped, MAPPED), rival]
+        report["catalogue"] = measure(CATALOGUE, pool, chosen.rounds, patches)
+        show(report["catalogue"], {})
         few = [ours("dice + ce"), Candidate("torch cross_entropy", lambda: F.cross_entropy)]
         for key, some in (("growth", GROWTH), ("small", SMALL)):
             for shape in some:

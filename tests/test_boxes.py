@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import math
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -63,7 +65,18 @@ def close(a: Tensor, b: Any, tolerance: float = 1e-12) -> None:
 
 
 def expected(name: str, boxes: Tensor, target: Tensor, **more: Any) -> list[float]:
-    return [box_value(name, a, b, **more) for a, b in zip(boxes.tolist(), target.tolist(), strict=True)]
+    return of_each(box_value, name, boxes, target, **more)
+
+
+def of_each(of: Callable[..., Any], name: str, boxes: Tensor, target: Tensor, **more: Any) -> list[Any]:
+    """A reference of every pair, worked out once: the mutants ask for the same again and again."""
+    frozen = (tuple(map(tuple, some.tolist())) for some in (boxes, target))
+    return _of_each(of, name, *frozen, tuple(more.items()))
+
+
+@functools.cache
+def _of_each(of: Callable[..., Any], name: str, boxes: Any, target: Any, more: Any) -> list[Any]:
+    return [of(name, a, b, **dict(more)) for a, b in zip(boxes, target, strict=True)]
 
 
 # ---- the value is right ---------------------------------------------------------------------------------------------
@@ -92,7 +105,7 @@ def test_gradient_is_the_slope_of_the_reference(row, engine):
         if more.get("form") == "log" or more.get("focal"):
             kept = torch.tensor([Lie(a, b).iou > 0.01 for a, b in zip(boxes.tolist(), target.tolist(), strict=True)])
             boxes, target = boxes[kept], target[kept]
-        slopes = [box_slope(row.name, a, b, **more) for a, b in zip(boxes.tolist(), target.tolist(), strict=True)]
+        slopes = of_each(box_slope, row.name, boxes, target, **more)
         loss = row.cls(reduction="sum", **more)
         close(valued(loss, boxes, target)[1], slopes, 1e-6)
         close(valued(loss, boxes.float(), target.float())[1], slopes, 2e-5)

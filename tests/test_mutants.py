@@ -102,7 +102,7 @@ SURVIVORS: dict[str, str] = {
     "validation.merged: 0.0 -> 1.0 (line 23, column 43)": "any number does: such pixels are ignored",
     "validation.merged: 1 -> 2 (line 31, column 53)": "more stays as it is where a value is an error, or NaN, anyway",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
-    "weighted._beside: 0 -> 1 (line 3, column 50)": "only the shape of a slice",
+    "weighted._beside: 0 -> 1 (line 5, column 50)": "only the shape of a slice",
     "weighted.near_another: 1 -> 2 (line 6, column 80)": "anything below 0 stands for no label",
     "weighted.near_another: 1 -> 2 (line 9, column 61)": "the same",
     "weighted.largest: 1.0 -> 2.0 (line 6, column 83)": "anything below 0 comes last",

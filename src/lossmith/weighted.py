@@ -170,6 +170,8 @@ def near_another(labels: Tensor, valid: Tensor, n_labels: int, axes: int, radius
 
 def _beside(pick: Callable[[Tensor, Tensor], Tensor], x: Tensor, axis: int, beyond: int) -> Tensor:
     """What is picked among each element and its two neighbours along an axis; beyond the border is nothing."""
+    if x.numel() == 0:
+        return x
     border, rest = torch.full_like(x.narrow(axis, 0, 1), beyond), x.shape[axis] - 1
     before = torch.cat([border, x.narrow(axis, 0, rest)], axis)
     behind = torch.cat([x.narrow(axis, 1, rest), border], axis)
