@@ -103,8 +103,11 @@ SURVIVORS: dict[str, str] = {
     "validation.merged: 1 -> 2 (line 31, column 53)": "more stays as it is where a value is an error, or NaN, anyway",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
     "weighted._beside: 0 -> 1 (line 5, column 50)": "only the shape of a slice",
-    "weighted.near_another: 1 -> 2 (line 6, column 80)": "anything below 0 stands for no label",
-    "weighted.near_another: 1 -> 2 (line 9, column 61)": "the same",
+    "weighted.near_another: torch.int8 if n_labels < 128 else torch.int32 -> torch.int32"
+    " (line 6, column 22)": "larger than it must be",
+    "weighted.near_another: 128 -> 129 (line 6, column 47)": "128 stands for no label, and wraps to another such",
+    "weighted.near_another: 1 -> 2 (line 7, column 73)": "anything below 0 stands for no label",
+    "weighted.near_another: 1 -> 2 (line 10, column 61)": "the same",
     "weighted.largest: 1.0 -> 2.0 (line 6, column 83)": "anything below 0 comes last",
     "engine.power: 1 -> 2 (line 3, column 36)": "a shortcut: the other branch gives the same for exponents from 1 on",
 }

@@ -276,10 +276,8 @@ def curve(shape, u, o, out, groups):  # type: ignore[no-untyped-def]
     else:
         for i in range(GROUP * groups):
             out[i] = u[i]
-        if kind == POWER:
-            multiply_power(u, x - np.float32(1.0), out, groups)
-        else:
-            multiply_power(o, x, out, groups)
+        base = u if kind == POWER else o  # one call, not two: it is pasted in
+        multiply_power(base, x - np.float32(kind == POWER), out, groups)
 
 
 @njit(**FAST)
@@ -293,17 +291,18 @@ def curve_slope(shape, u, o, p, out, groups):  # type: ignore[no-untyped-def]
             slope = (away * away / v - np.float32(2.0) * away * height) / x
             slope = -slope if height < 0 else slope
             out[i] = np.float32(0.0) if u[i] < np.float32(1e-30) else slope
-    elif kind == POWER:
-        for i in range(GROUP * groups):
-            out[i] = np.float32(1.0) if (u[i] <= np.float32(1e-30)) & (x < 1) else x
-        multiply_power(u, x - np.float32(1.0), out, groups)
     else:
-        for i in range(GROUP * groups):
-            bounded = u[i]
-            bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
-            out[i] = np.float32(1.0) if x == 0 else o[i] + x * p[i] * bounded
-        if x != 0:
-            multiply_power(o, x - np.float32(1.0), out, groups)
+        base = u if kind == POWER else o
+        if kind == POWER:
+            for i in range(GROUP * groups):
+                out[i] = np.float32(1.0) if (u[i] <= np.float32(1e-30)) & (x < 1) else x
+        else:
+            for i in range(GROUP * groups):
+                bounded = u[i]
+                bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
+                out[i] = np.float32(1.0) if x == 0 else o[i] + x * p[i] * bounded
+        if bent(shape):
+            multiply_power(base, x - np.float32(1.0), out, groups)
 
 
 # ---------------------------------------------------------------------------------------------------- in and out
