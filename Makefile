@@ -21,13 +21,13 @@ demo: $(VENV)/.installed
 	$(BIN)/lossmith compare bacteria --loss ce --loss dice --loss "dice + ce" --loss focal --seeds 3 --out demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 -m "not slow" tests/test_algebra.py tests/test_catalogue.py tests/test_docs.py tests/test_errors.py tests/test_identities.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" tests/test_algebra.py tests/test_catalogue.py tests/test_docs.py tests/test_errors.py tests/test_identities.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py
