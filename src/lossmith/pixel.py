@@ -251,7 +251,7 @@ class PowerCrossEntropyLoss(PixelLoss):
     w_l = (Σ_k f_k / f_l)^½ with f the frequencies of the labels; the mean divides by the pixels, not by Σ w.
 
     Args:
-        exponent: γ > 0; below 1 it flattens the loss of bad pixels and steepens that of good ones.
+        exponent: γ ≥ 0.001; below 1 it flattens the loss of bad pixels and steepens that of good ones.
         frequencies: one number per class, counted over the training set (binary, multilabel: of no and of yes); only
             their ratios matter. None: those of the batch. A label of frequency 0 has weight 0.
 
