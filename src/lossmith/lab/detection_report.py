@@ -17,7 +17,7 @@ from lossmith.lab.compare import as_json, read_predictions, write
 from lossmith.lab.detection import SCORES
 from lossmith.lab.plan import Settings
 from lossmith.lab.ranking import NO_DIFFERENCE, Ranking, rank
-from lossmith.lab.report import command, machines
+from lossmith.lab.report import command, machines, scope
 from lossmith.lab.scenes import Scene, Scenes
 
 Array = np.ndarray[Any, Any]
@@ -38,17 +38,13 @@ def write_report(
 
     `asked` are the (loss, seed) of this run: those without a trial are reported as missing.
     """
-    finished = [(t["loss"], t["seed"]) for t in trials]
-    planned = list(dict.fromkeys(asked + finished))
-    losses = list(dict.fromkeys(loss for loss, _ in planned))
-    seeds = 1 + max(seed for _, seed in planned)
+    losses, seeds, counts = scope(trials, asked)
     ranking = rank(trials, losses, SCORES)
     predictions = {t["hash"]: stored for t in trials if (stored := read_predictions(out, t))}
     over_tiles = bootstrap(ranking, trials, predictions, data)
     results = {
         "headline": headline(ranking, over_tiles),
-        "finished": len(finished),
-        "planned": len(planned),
+        **counts,
         "command": command(losses, seeds, settings.as_json(), out, _OPTIONS),
         "settings": settings.as_json(),
         "classes": data.classes,

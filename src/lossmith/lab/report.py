@@ -35,15 +35,11 @@ def write_report(
 
     `asked` are the (loss, seed) of this run: those without a trial are reported as missing.
     """
-    finished = [(t["loss"], t["seed"]) for t in trials]
-    planned = list(dict.fromkeys(asked + finished))
-    losses = list(dict.fromkeys(loss for loss, _ in planned))
-    seeds = 1 + max(seed for _, seed in planned)
+    losses, seeds, counts = scope(trials, asked)
     ranking = rank(trials, losses, scores_of(data.kind))
     results = {
         "headline": ranking.headline,
-        "finished": len(finished),
-        "planned": len(planned),
+        **counts,
         "command": command(losses, seeds, settings.as_json(), out),
         "settings": settings.as_json(),
         "classes": data.classes,
@@ -105,6 +101,14 @@ def _render(
         watched=next((t["validation"]["images"] for t in trials), []),
         no_difference=NO_DIFFERENCE,
     )
+
+
+def scope(trials: list[dict[str, Any]], asked: list[tuple[str, int]]) -> tuple[list[str], int, dict[str, int]]:
+    """The losses and the number of seeds of a folder, and how many of its trials are finished and planned."""
+    finished = [(t["loss"], t["seed"]) for t in trials]
+    planned = list(dict.fromkeys(asked + finished))
+    losses = list(dict.fromkeys(loss for loss, _ in planned))
+    return losses, 1 + max(seed for _, seed in planned), {"finished": len(finished), "planned": len(planned)}
 
 
 def command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path, names: Iterable[str] = _OPTIONS) -> str:
