@@ -128,10 +128,15 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
 
 
 def always_fresh() -> None:
-    """Large allocations are mapped anew each time (glibc only)."""
+    """Large allocations are mapped anew each time (glibc only), and small ones are not.
+
+    With a threshold of our own glibc would no longer raise the other one, beyond which it gives freed memory back:
+    every small temporary would have fresh pages too.
+    """
     if sys.platform == "linux":
-        m_mmap_threshold = -3
+        m_mmap_threshold, m_trim_threshold = -3, -1
         ctypes.CDLL(None).mallopt(m_mmap_threshold, 1 << 20)
+        ctypes.CDLL(None).mallopt(m_trim_threshold, 1 << 26)
 
 
 def forget() -> None:

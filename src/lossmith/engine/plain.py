@@ -19,7 +19,7 @@ from . import Curve, Event, Problem, Stats, Want
 
 TINY = 1e-30  # probabilities below it are computed from the logits
 SLACK = 1e-4  # by which soft labels that were interpolated or normalised may leave [0, 1]
-_PIECE = 1 << 18  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
+_PIECE = 3 << 16  # logits that are worked on at once on a CPU, so that what is made of them stays in its cache
 
 
 def statistics(problem: Problem) -> Stats:
@@ -54,12 +54,10 @@ def _softmax(problem: Problem) -> Stats:
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
     z = floating(z) if want.spread else z  # two gradients add up below: not in half precision
     labels, weight, span = validated(problem, problem.target.long(), c - 1)
-    t = _by_label(torch.ones_like(labels[:1, :1]).expand_as(labels) if weight is None else weight, labels, c)
-    stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, target_range=span)
     curves = tuple(sorted(want.curves))
-    stats.fp, stats.fn, stats.fp2, stats.fn2, u, *sums = _SoftmaxSums.apply(  # type: ignore[no-untyped-call]
-        z, labels, weight, want, curves
-    )
+    u, t, fp, fn, fp2, fn2, *sums = _SoftmaxSums.apply(z, labels, weight, want, curves)  # type: ignore[no-untyped-call]
+    t = t.detach()  # saying so in the Function would mislead torch.compile
+    stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, fp, fn, fp2, fn2, target_range=span)
     stats.curves = dict(zip(curves, sums, strict=True))
     if want.u:
         stats.weight = torch.ones_like(u.detach()) if weight is None else weight
@@ -70,7 +68,7 @@ def _softmax(problem: Problem) -> Stats:
 
 
 class _SoftmaxSums(torch.autograd.Function):
-    """fp, fn, fp2, fn2, u of hard labels and the sums of curves of u, with the gradient in closed form.
+    """u, t, fp, fn, fp2, fn2 of hard labels and the sums of curves of u, with the gradient in closed form.
 
     Autograd would keep and move a dozen tensors of the logits' size; here nothing is kept, and on a CPU the pixels are
     worked on in pieces that stay in its cache. The backward is made of differentiable operations of its own.
@@ -82,12 +80,15 @@ class _SoftmaxSums(torch.autograd.Function):
     def forward(
         z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
     ) -> tuple[Tensor | None, ...]:
-        pieces = [_forward(*piece, want, curves) for piece in _cut(z, labels, weight)]
-        if len(pieces) == 1:
-            return pieces[0]
-        fp, fn, fp2, fn2, u, *sums = zip(*pieces, strict=True)
-        added = [None if x[0] is None else torch.stack(x).sum(0) for x in (fp, fn, fp2, fn2, *sums)]
-        return *added[:4], None if u[0] is None else torch.cat(u, 1), *added[4:]
+        parts: list[Tensor] = []
+        sums: list[Tensor | None] = []
+        for piece in _cut(z, labels, weight):
+            u, *more = _forward(*piece, want, curves)
+            parts += [] if u is None else [u]
+            if sums:  # in place: a new tensor after each piece would be in the way of the next one's memory
+                more = [None if x is None or y is None else x.add_(y) for x, y in zip(sums, more, strict=True)]
+            sums = more
+        return torch.cat(parts, 1) if len(parts) > 1 else u, *sums
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -99,23 +100,23 @@ class _SoftmaxSums(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         z, labels, weight = ctx.saved_tensors
         dtype = _computed(z)
-        fp, fn, fp2, fn2, u, *sums = (None if g is None else g.to(dtype) for g in upstream)
+        u, _, fp, fn, fp2, fn2, *sums = (None if g is None else g.to(dtype) for g in upstream)
         curves = [(curve, g) for curve, g in zip(ctx.curves, sums, strict=True) if g is not None]
         if torch.is_grad_enabled() or not can_look(z):
             return _backward(z, labels, weight, (fp, fn, fp2, fn2), u, curves).to(z.dtype), None, None, None, None
-        out = torch.empty_like(z, memory_format=torch.contiguous_format)
+        out = torch.empty_like(z, dtype=dtype, memory_format=torch.contiguous_format)
         begin = 0
         for part, own, w in _cut(z, labels, weight):
             end = begin + part.shape[2]
             h = None if u is None else u[:, begin:end]
-            out[:, :, begin:end] = _backward(part, own, w, (fp, fn, fp2, fn2), h, curves)
+            _backward(part, own, w, (fp, fn, fp2, fn2), h, curves, out[:, :, begin:end])
             begin = end
-        return out, None, None, None, None
+        return out.to(z.dtype), None, None, None, None
 
 
 def _cut(z: Tensor, labels: Tensor, weight: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """Pixels by the piece, on a CPU; elsewhere the whole is the only piece."""
-    size = max(1, _PIECE // max(z.shape[0] * z.shape[1], 1)) if can_look(z) else max(z.shape[2], 1)
+    size = max(64, _PIECE // max(z.shape[0] * z.shape[1], 1) // 64 * 64) if can_look(z) else max(z.shape[2], 1)
     for begin in range(0, max(z.shape[2], 1), size):
         part = slice(begin, begin + size)
         yield z[:, :, part], labels[:, part], None if weight is None else weight[:, part]
@@ -126,7 +127,7 @@ def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...
     z, at = _cleared(floating(z), weight), labels.unsqueeze(1)
     p = z.softmax(1)
     own = p.gather(1, at).squeeze(1)
-    others = _put(torch.zeros_like(own), labels, p)
+    others = _put(own.new_zeros(()).expand_as(own), labels, p)
     return z, own, others, others.sum(1)
 
 
@@ -140,6 +141,7 @@ def _forward(
     z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
 ) -> tuple[Tensor | None, ...]:
     z, own, others, miss = _odds(z, labels, weight)
+    t = _by_label(labels.new_ones(1, 1).expand_as(labels) if weight is None else weight, labels, z.shape[1])
     fp = fn = fp2 = fn2 = u = None
     if want.errors:
         fp, fn = _total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
@@ -150,7 +152,7 @@ def _forward(
     if want.u or curves:
         u = _surprise_at(z, own, others, miss, labels)
         sums = [_by_label(_times(weight, curve(u)), labels, z.shape[1]) for curve in curves]
-    return fp, fn, fp2, fn2, u if want.u else None, *sums
+    return u if want.u else None, t, fp, fn, fp2, fn2, *sums
 
 
 def _surprise_at(z: Tensor, own: Tensor, others: Tensor, miss: Tensor, labels: Tensor) -> Tensor:
@@ -170,18 +172,17 @@ def _backward(
     sums: tuple[Tensor | None, ...],
     h: Tensor | None,
     curves: list[tuple[Curve, Tensor]],
+    out: Tensor | None = None,
 ) -> Tensor:
-    """∂L/∂z. With q = ∂L/∂p, h = ∂L/∂u and t the label, ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) + h (p_k − [k = t]); at
-    k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j, which does not cancel.
+    """∂L/∂z, in `out` if it is given. With q = ∂L/∂p, h = ∂L/∂u and t the label, ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) +
+    h (p_k − [k = t]); at k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j, which does not cancel.
     """
     z, own, others, miss = _odds(z, labels, weight)
     fp, fn, fp2, fn2 = sums
-    if curves:
-        u = _surprise_at(z, own, others, miss, labels)
-        for curve, g in curves:
-            pull = _times(weight, g.gather(1, labels))
-            pull = pull if curve.straight else pull * curve.slope(u)
-            h = pull if h is None else h + pull
+    u = None if all(curve.straight for curve, _ in curves) else _surprise_at(z, own, others, miss, labels)
+    for curve, g in curves:
+        pull = _times(weight, g.gather(1, labels))
+        h = _add(h, pull if u is None or curve.straight else pull * curve.slope(u))
     q = inner = q_own = None
     if fp is not None:
         q, inner = fp.unsqueeze(2), torch.bmm(fp.unsqueeze(1), others).squeeze(1)
@@ -199,8 +200,8 @@ def _backward(
     if h is not None:
         pull, mine = pull + h, mine - h * miss
     pull = pull.unsqueeze(1)
-    rest = others * (pull if q is None else _add(_times(weight, q.expand_as(others)), pull))
-    return _put(mine, labels, rest)
+    factor = pull if q is None else torch.add(_times(weight, q.expand_as(others)), pull, out=out)
+    return _put(mine, labels, torch.mul(others, factor, out=out))
 
 
 def _cleared(z: Tensor, weight: Tensor | None) -> Tensor:
@@ -371,9 +372,12 @@ def like(target: Tensor, z: Tensor) -> Tensor:
 
 def _by_label(x: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Σ x over the pixels of each label, per image."""
-    rows = next(k for k in (16, 8, 4, 2, 1) if labels.shape[1] % k == 0)  # several per image: torch shares them out
-    x, labels = (v.view(len(v), rows, v.shape[1] // rows) for v in (_wide(x), labels))
-    return x.new_zeros(len(x), rows, n_classes).scatter_add(2, labels, x).sum(1)
+    pixels = labels.shape[1]
+    lanes = math.gcd(pixels, 256)  # as many are summed as they are, and the sums of these in float64
+    if lanes < 16:
+        x, lanes = _wide(x), max(pixels, 1)
+    x, labels = (v.view(len(v), pixels // lanes, lanes) for v in (x, labels))
+    return _wide(x.new_zeros(*x.shape[:2], n_classes).scatter_add(2, labels, x)).sum(1)
 
 
 def _total(x: Tensor) -> Tensor:
@@ -382,7 +386,7 @@ def _total(x: Tensor) -> Tensor:
 
 def _wide(x: Tensor) -> Tensor:
     """float64, where the device has it: sums of many pixels lose digits otherwise."""
-    return x if x.device.type == "mps" else x.double()
+    return x.float() if x.device.type == "mps" else x.double()
 
 
 def _pixel_shape(problem: Problem) -> tuple[int, ...]:
