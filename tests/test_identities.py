@@ -168,11 +168,14 @@ def test_residuals_are_differences(problem):
     batch = Batch([loss], "", problem.logits, problem.target)
     masks, valid = batch.masks
     r = problem.target.double() if problem.target.is_floating_point() else masks.double()
-    assert_same(batch.residual[valid], (batch.field - r)[valid])
+    price = torch.rand(problem.logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+    residual = torch.where(valid, batch.field - r, 0.0)
+    assert_same(batch.over_map(price, "residual"), batch.over_pixels(price * residual))
+    assert_same(batch.over_map(price, "square"), batch.over_pixels(price * residual.square()))
     if not problem.target.is_floating_point():
         sure = 40.0 * (2 * masks.double() - 1) * valid
-        near = Batch([loss], "", sure, problem.target).residual
-        assert (near[valid] != 0).all()
+        near = Batch([loss], "", sure, problem.target).over_map(valid.double(), "square")
+        assert ((near != 0) == (batch.over_pixels(valid.double()) != 0)).all()
 
 
 def test_false_positives_on_an_absent_class(engine):

@@ -37,7 +37,7 @@ import test_lovasz
 import test_partial_labels
 import test_spatial
 from lossmith import adjacency, batch, distance, engine, loss, recipes, region, structure, validation, weighted
-from lossmith.engine import field, ranking
+from lossmith.engine import field, mapped, ranking
 from problems import ROWS
 
 pytestmark = pytest.mark.slow
@@ -49,8 +49,6 @@ SURVIVORS: dict[str, str] = {
     "BoundaryF1Loss.class_losses: losses + 0 * batch.stats.n[:, kept] -> losses - 0 * batch.stats.n[:, kept]"
     " (line 7, column 11)": "0 or NaN, whatever its sign",
     "BoundaryF1Loss.class_losses: 1 -> 2 (line 3, column 22)": "a ring is a difference: constants cancel",
-    "BoundaryLoss.wants: Want(residual=True) if self.shifted else Want(field=True) -> Want(residual=True)"
-    " (line 2, column 11)": "with the residual comes the field",
     "ClassLoss._by_class: 0 -> 1 (line 12, column 66)": "under multilabel the weights of no and yes are the same",
     "Curve.__call__: u if self.straight else power(-torch.expm1(-u), self.x) * u"
     " -> power(-torch.expm1(-u), self.x) * u (line 7, column 11)": "a shortcut: x ** 0 · u is u",
@@ -66,7 +64,6 @@ SURVIVORS: dict[str, str] = {
     " (line 4, column 11)": "broadcasting expands it as well",
     "GeneralizedDiceLoss.formula: 1.0 -> 2.0 (line 5, column 73)": "stands in for a size of 0 in a branch not taken",
     "GeneralizedDiceLoss.formula: 1.0 -> 2.0 (line 6, column 30)": "scales all weights, which cancels in the ratio",
-    "HausdorffDTLoss.wants: not self.one_sided -> self.one_sided (line 2, column 22)": "the residual brings the field",
     "KLDivergenceLoss.of_event: 0.0 -> 1.0 (line 5, column 91)": "is multiplied by its chance, 0",
     "KLDivergenceLoss.of_event: 1.0 -> 2.0 (line 5, column 79)": "stands in for a chance of 0 in a branch not taken",
     "NonAdjacencyLoss.value: 1 -> 2 (line 8, column 51)": "where there are no taps, 0 is divided",
@@ -133,7 +130,10 @@ SHARED: list[tuple[Any, str, str]] = [
     (batch.Batch, "_competing", "ce quadratic"),
     (batch.Batch, "shared_out", "ce quadratic"),
     (batch.Batch, "mass", "boundary active_contour"),
-    (batch.Batch, "over_pixels", "boundary active_contour"),
+    (batch.Batch, "over_map", "boundary hausdorff"),
+    (batch.Batch, "valid", "boundary active_contour"),
+    (batch.Batch, "_all_count", "boundary hausdorff boundary_ce"),
+    (batch.Batch, "over_pixels", "active_contour"),
     (batch.Batch, "masks", "boundary boundary_f1"),
     (batch.Batch, "predicted_distance", "hausdorff"),
     (batch.Batch, "of_images", "ce dice conservative"),
@@ -153,8 +153,10 @@ SHARED: list[tuple[Any, str, str]] = [
     (structure, "_along_axes", "boundary_f1 nonadjacency"),
     (adjacency, "forbidden_pairs", ""),
     (adjacency, "_pairs", ""),
-    (field, "_residual", "hausdorff"),
-    (field, "_only", "boundary"),
+    (mapped, "mapped", "boundary hausdorff"),
+    (mapped, "_errors", "boundary hausdorff"),
+    (mapped, "_gradient", "boundary hausdorff"),
+    (field, "probabilities", "active_contour boundary_f1"),
     (field, "whole", "nonadjacency"),
     (field, "labels_and_valid", "boundary boundary_f1 boundary_ce nonadjacency"),
     (ranking, "jaccard", "lovasz lovasz_hinge"),
@@ -243,7 +245,8 @@ TESTS: dict[str, list[Callable[..., None]]] = {
     ],
     "ranking": RANKS,
     "lovasz": RANKS,
-    "field": [test_identities.test_residuals_are_differences, *MAPS, *FIELDS],
+    "field": FIELDS,
+    "mapped": [test_identities.test_residuals_are_differences, *MAPS],
     "batch": LABELS + MAPS + FIELDS,
     "validation": [test for name, test in vars(test_partial_labels).items() if name.startswith("test_")],
 }
@@ -286,9 +289,14 @@ def short(owner: Any) -> str:
     return owner.__name__.rpartition(".")[2]
 
 
+def accessed(value: Any) -> Any:
+    """The function behind a property; a function as it is."""
+    return getattr(value, "fget", getattr(value, "func", value))
+
+
 def mutants(owner: Any, name: str) -> Iterator[Mutant]:
     function = vars(owner)[name]
-    function = function.fget if isinstance(function, property) else function
+    function = accessed(function)
     tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
     assert isinstance(tree, ast.FunctionDef)
     tree.decorator_list = []
@@ -348,7 +356,7 @@ def replace(tree: ast.AST, old: ast.AST, new: ast.AST) -> None:
 def compiled(mutant: Mutant) -> Any:
     """The mutant as a function, or a property; a factory around it gives `super()` its class."""
     original = vars(mutant.owner)[mutant.name]
-    function = original.fget if isinstance(original, property) else original
+    function = accessed(original)
     factory = ast.parse("def factory(__class__): ...").body[0]
     assert isinstance(factory, ast.FunctionDef)
     factory.body = [mutant.tree, ast.Return(ast.Name(mutant.tree.name, ast.Load()))]
@@ -356,7 +364,7 @@ def compiled(mutant: Mutant) -> Any:
     space: dict[str, Any] = {}
     exec(compile(module, f"<{mutant}>", "exec"), function.__globals__, space)
     made = space["factory"](mutant.owner)
-    return property(made) if isinstance(original, property) else made
+    return made if function is original else property(made)
 
 
 CLASSES = sorted((c for c in families(loss.Dense) if c.__module__.startswith("lossmith")), key=lambda c: c.__name__)
@@ -364,7 +372,9 @@ OWN = [
     (cls, name, "")
     for cls in CLASSES
     for name, value in vars(cls).items()
-    if isinstance(value, FunctionType | property) and name not in ASIDE and any(True for _ in mutants(cls, name))
+    if isinstance(value, FunctionType | property | batch._Once)
+    and name not in ASIDE
+    and any(True for _ in mutants(cls, name))
 ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,12 +15,28 @@ from torch import Tensor
 from . import engine
 from .distance import signed_distances
 from .engine import Curve, Event, Problem, Ranking, Want
-from .engine.field import labels_and_valid, whole
-from .engine.plain import validated
+from .engine.field import labels_and_valid, probabilities, whole
+from .engine.mapped import Error, mapped
+from .engine.plain import can_look, like, validated
 from .validation import check_range, checked_denominator, checked_distance, checked_mask, fit, merged, split_weight
 
 if TYPE_CHECKING:
     from .loss import Dense
+
+T = TypeVar("T")
+
+
+class _Once(Generic[T]):
+    """A property that is worked out when it is first asked for. That of functools takes a lock in Python 3.11, which
+    torch.compile cannot trace."""
+
+    def __init__(self, func: Callable[[Any], T]) -> None:
+        self.func, self.__doc__ = func, func.__doc__
+
+    def __get__(self, batch: Any, owner: type) -> T:
+        value = self.func(batch)
+        setattr(batch, self.func.__name__, value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -130,18 +146,15 @@ class Batch:
         want = reduce(or_, (term.wants() for term in terms), Want())
         problem = Problem(logits, target, per_pixel, self.sample, self.task, first.ignore_index, want)
         self.annotated = None if label_mask is None else checked_mask(who, logits, label_mask, self.task)
-        given = problem
+        self._given = problem
         if self.annotated is not None:
-            problem = merged(replace(given, want=want._replace(whole=False)), self.annotated)  # that comes below
+            problem = merged(problem, self.annotated)
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self._given_distance = checked_distance(who, logits, distance)
         self.problem = problem
-        self._labels: tuple[Tensor, Tensor] | None = None
         self._ranked: dict[Ranking, tuple[Tensor, Tensor]] = {}
         self.stats = engine.statistics(problem)
-        if want.whole and problem is not given:
-            self.stats.whole = whole(given)  # no labels are asked for, so none are missing
-        check_range(who, given, self.stats)
+        check_range(who, self._given, self.stats)
         if self.sample is not None:
             self.sample = self.sample.to(self.stats.n)
 
@@ -220,28 +233,40 @@ class Batch:
             self._ranked[ranking] = engine.ranked(self.problem, ranking)
         return self._ranked[ranking]
 
-    @property
+    @_Once
     def field(self) -> Tensor:
         """The probability of every class, (N, C, *S); no gradient reaches an ignored pixel."""
-        assert self.stats.field is not None
-        return self.stats.field
+        return probabilities(self.problem, self.valid)
 
-    @property
+    @_Once
     def whole_field(self) -> Tensor:
-        """The same, of ignored pixels too."""
-        assert self.stats.whole is not None
-        return self.stats.whole
+        """The same, of ignored pixels too, and of all classes: no labels are asked for, so none are missing."""
+        return whole(self._given)
 
-    @property
-    def residual(self) -> Tensor:
-        """p − r of every class, (N, C, *S), exact where it is close to 0."""
-        assert self.stats.residual is not None
-        return self.stats.residual
+    def over_map(self, price: Tensor, error: Error) -> Tensor:
+        """Σ price · error over the pixels of each image, (N, C); `price` is a constant (N, C, *S)."""
+        mass, hard = self.mass, self.problem.hard
+        if mass is not None:
+            price = torch.where(mass == 0, 0.0, price * mass)  # whatever a given map holds there
+        z = self.problem.logits
+        target = self.labels[0] if hard else validated(self.problem, like(self.problem.target, z), 1)[0]
+        return mapped(self.problem, target, self.valid, price, error).to(self.stats.n)
+
+    @_Once
+    def valid(self) -> Tensor | None:
+        """Which labels count, bool like u. None: all, and that is plain to see."""
+        return None if self._all_count else self.labels[1]
+
+    @_Once
+    def _all_count(self) -> bool:
+        """Whether it is plain to see that no pixel is ignored or weighed: n is the weight of the valid ones."""
+        n = self.stats.n
+        return self.problem.weight is None and can_look(n) and bool((n == math.prod(self.space)).all())
 
     @property
     def mass(self) -> Tensor | None:
         """What each pixel weighs in its image, 0 where it is ignored: (N, 1 or C, *S). None where all weigh 1."""
-        valid, weight = self.stats.valid, self.problem.weight
+        valid, weight = self.valid, self.problem.weight
         if valid is None:
             return None
         valid = valid.unsqueeze(1) if self.softmax else valid
@@ -252,12 +277,12 @@ class Batch:
         """Values (N, C, *S) summed over the pixels of each image, (N, C)."""
         return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2).to(self.stats.n)
 
-    @property
+    @_Once
     def labels(self) -> tuple[Tensor, Tensor]:
         """Hard labels, 0 where ignored, and which are valid: (N, *S), or (N, C, *S) of no and yes under a sigmoid."""
-        if self._labels is None:
-            self._labels = labels_and_valid(self.problem)
-        return self._labels
+        if self._all_count and self.softmax and self.problem.hard:
+            return self.problem.target.long(), torch.ones((), dtype=torch.bool).expand(self.problem.target.shape)
+        return labels_and_valid(self.problem)
 
     @property
     def masks(self) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import math
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from .batch import Batch
 from .distance import zero_ring
-from .engine import Want
 from .loss import ClassLoss, ratio
 from .settings import NonNegative, Spacing
 
@@ -30,16 +28,12 @@ class MapLoss(ClassLoss):
     spacing: Spacing | None = None
     absent: Literal["keep", "skip"] = "keep"  # type: ignore[assignment]  # instead of "smooth": it has no ε
 
-    def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What is predicted and what it is multiplied by, a constant: both (N, C, *S)."""
+    def sums(self, batch: Batch) -> Tensor:
+        """What the pixels of each image and class add up to, (N, C)."""
         raise NotImplementedError
 
     def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        values, factor = self.pixels(batch)
-        factor, mass = factor.to(values), batch.mass
-        if mass is not None:
-            factor = torch.where(mass == 0, 0.0, factor * mass)  # whatever a given map holds there
-        return ratio(batch.over_pixels(values * factor), batch.stats.n)[:, kept]
+        return ratio(self.sums(batch), batch.stats.n)[:, kept]
 
 
 class BoundaryLoss(MapLoss):
@@ -81,13 +75,10 @@ class BoundaryLoss(MapLoss):
     spacing: Spacing | None = None
     shifted: bool = False
 
-    def wants(self) -> Want:
-        return Want(residual=True) if self.shifted else Want(field=True)
-
-    def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def sums(self, batch: Batch) -> Tensor:
         distance = batch.distance(self.spacing)
-        factor = distance if self.symmetric else zero_ring(distance, self.spacing)
-        return batch.residual if self.shifted else batch.field, factor
+        price = distance if self.symmetric else zero_ring(distance, self.spacing)
+        return batch.over_map(price, "residual" if self.shifted else "chance")
 
 
 class HausdorffDTLoss(MapLoss):
@@ -125,14 +116,10 @@ class HausdorffDTLoss(MapLoss):
     one_sided: bool = False
     spacing: Spacing | None = None
 
-    def wants(self) -> Want:
-        return Want(field=not self.one_sided, residual=True)
-
-    def pixels(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        factor = self._price(batch.distance(self.spacing))
-        if not self.one_sided:
-            factor = factor + self._price(batch.predicted_distance(self.spacing))
-        return batch.residual.square(), factor
+    def sums(self, batch: Batch) -> Tensor:
+        price = self._price(batch.distance(self.spacing))
+        price = price if self.one_sided else price + self._price(batch.predicted_distance(self.spacing))
+        return batch.over_map(price, "square")
 
     def _price(self, distance: Tensor) -> Tensor:
-        return distance.abs() ** self.alpha if self.alpha else (distance != 0).to(distance)  # not 0⁰ = 1
+        return distance.abs().pow_(self.alpha) if self.alpha else (distance != 0).to(distance)  # not 0⁰ = 1

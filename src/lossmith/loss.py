@@ -67,8 +67,8 @@ class Loss(Settings):
         return [(1.0, self)]
 
     def wants(self) -> Want:
-        """What the loss needs of the engine."""
-        raise NotImplementedError
+        """What the loss needs of the engine's pass besides n, t and tt."""
+        return Want()
 
     def value(self, batch: Any) -> Tensor:
         """The reduced loss."""
@@ -292,6 +292,7 @@ class Dense(Loss):
 
     takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
     needs_target: ClassVar[bool] = True
+    sees_ignored: ClassVar[bool] = False  # whether it looks at pixels that are ignored
     tasks: ClassVar[frozenset[Task]] = frozenset({"multiclass", "binary", "multilabel"})
     assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice
     ignore_index: int = -100

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from .batch import Batch
-from .engine import Ranking, Task, Want
+from .engine import Ranking, Task
 from .loss import ClassLoss
 from .settings import Levels
 
@@ -25,9 +25,6 @@ class SortedLoss(ClassLoss):
     absent: Literal["skip", "keep"] = "skip"  # type: ignore[assignment]  # instead of "smooth": it has no ε
     bins: Levels = 4096
     exact: bool = False
-
-    def wants(self) -> Want:
-        return Want()
 
     def ranked(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return batch.ranked(Ranking(self.bins, self.exact, self.per_image, self.hinge))

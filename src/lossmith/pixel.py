@@ -229,7 +229,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
 
     def wants(self) -> Want:
         predicted = self.weight_from == "prediction"
-        return super().wants() | Want(errors=predicted and self.by_label, field=predicted and not self.by_label)
+        return super().wants() | Want(errors=predicted and self.by_label)
 
     def price(self, batch: Batch) -> Tensor:
         s = batch.stats
@@ -362,7 +362,7 @@ class QuadraticLoss(PixelLoss):
         return self.reduction != "none" and self.class_weight is None
 
     def wants(self) -> Want:
-        return Want(squares=True) if self.by_label else Want(u=True, field=True)
+        return Want(squares=True) if self.by_label else Want(u=True)
 
     @property
     def _factor(self) -> float:

@@ -56,7 +56,7 @@ class ActiveContourLoss(ClassLoss):
     absent: Literal["keep", "skip"] = "keep"  # type: ignore[assignment]  # instead of "smooth": it has no ε
 
     def wants(self) -> Want:
-        return Want(errors=True, field=True)
+        return Want(errors=True)
 
     def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
         s = batch.sums
@@ -119,9 +119,6 @@ class BoundaryF1Loss(ClassLoss):
     }
     theta0: Window = 3
     theta: Window = 5
-
-    def wants(self) -> Want:
-        return Want(field=True)
 
     def class_losses(self, batch: Batch, kept: list[int]) -> tuple[Tensor, Tensor]:
         masks, valid = (x[:, kept] for x in batch.masks)
@@ -189,6 +186,7 @@ class NonAdjacencyLoss(Dense):
     range = (0.0, 1.0)
     paper = "Ganaye et al. 2018, MICCAI"
     needs_target = False
+    sees_ignored = True
     takes: ClassVar[frozenset[str]] = Dense.takes
     without: ClassVar[dict[str, str]] = {"class_weight": "the entries of `forbidden` are its weights"}
     forbidden: ClassPairs | None = None
@@ -218,9 +216,6 @@ class NonAdjacencyLoss(Dense):
         """
         forbidden = forbidden_pairs(data, num_classes, window, ignore_index)
         return cls(forbidden=torch.from_numpy(forbidden), window=window, ignore_index=ignore_index, **settings)
-
-    def wants(self) -> Want:
-        return Want(whole=True)
 
     def value(self, batch: Batch) -> Tensor:
         p = batch.whole_field

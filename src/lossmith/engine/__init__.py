@@ -7,6 +7,9 @@ nowhere else. Two engines keep the same contract:
 * `plain`: ordinary torch. Any device and dtype, differentiable twice, traceable, vmappable.
 * `cpu`: Numba kernels for float32, bfloat16 and float16 tensors on a CPU ("fused").
 
+What is no such sum is a question of its own, asked when a loss needs it: errors in order (`ranked`), sums over a map
+(`mapped`), and the probabilities themselves for losses that look at neighbours (`field`).
+
 With p the predicted probability of a class, r the target (0 or 1, or in between), w the weight of a pixel (0 where it
 is ignored) and u = −ln p_t the surprise at the label t, a "label" being one of the C classes under a softmax, and
 0 (no) or 1 (yes) in each of the C channels under a sigmoid:
@@ -89,9 +92,6 @@ class Want(NamedTuple):
     curves: frozenset[Curve] = frozenset()  # Σ w f(u) per label
     u: bool = False  # u itself, per pixel
     spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
-    field: bool = False  # the probabilities themselves, for losses that look at neighbours or at a map
-    whole: bool = False  # the same, at ignored pixels too
-    residual: bool = False  # p − r per pixel and class
 
     def __or__(self, other: Want) -> Want:
         return Want(
@@ -100,9 +100,6 @@ class Want(NamedTuple):
             curves=self.curves | other.curves,
             u=self.u or other.u,
             spread=self.spread or other.spread,
-            field=self.field or other.field,
-            whole=self.whole or other.whole,
-            residual=self.residual or other.residual,
         )
 
 
@@ -171,10 +168,6 @@ class Stats:
     curves: dict[Curve, Tensor] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
     every: list[Event] = field(default_factory=list)  # with `u` and `spread`: all labels of every pixel
-    field: Tensor | None = None  # p, (N, C, *S), of uniform logits where the pixel is ignored, so that those are inert
-    whole: Tensor | None = None  # p everywhere
-    residual: Tensor | None = None  # p − r, like `field`; exact where it is close to 0
-    valid: Tensor | None = None  # with `field` and `residual`: the valid labels, bool like u; None where all are
     weight: Tensor | None = None  # like u; the weight of each pixel with the ignored ones at 0; comes with `events`
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
 
@@ -217,16 +210,12 @@ class use_engine:
 def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
     from . import plain
-    from .field import add_fields
 
     if kernels_serve(lambda: _why_not_fused(problem)):
         from . import cpu
 
-        stats = cpu.statistics(problem)
-    else:
-        stats = plain.statistics(problem)
-    add_fields(stats, problem)
-    return stats
+        return cpu.statistics(problem)
+    return plain.statistics(problem)
 
 
 def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:

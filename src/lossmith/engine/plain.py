@@ -82,8 +82,8 @@ class _SoftmaxSums(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         parts: list[Tensor] = []
         sums: list[Tensor | None] = []
-        for piece in _cut(z, labels, weight):
-            u, *more = _forward(*piece, want, curves)
+        for part, own, w in cut(z, labels, weight):
+            u, *more = _forward(part, own, w, want, curves)
             parts += [] if u is None else [u]
             if sums:  # in place: a new tensor after each piece would be in the way of the next one's memory
                 more = [None if x is None or y is None else x.add_(y) for x, y in zip(sums, more, strict=True)]
@@ -99,27 +99,22 @@ class _SoftmaxSums(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
         z, labels, weight = ctx.saved_tensors
-        dtype = _computed(z)
+        dtype = computed(z)
         u, _, fp, fn, fp2, fn2, *sums = (None if g is None else g.to(dtype) for g in upstream)
         curves = [(curve, g) for curve, g in zip(ctx.curves, sums, strict=True) if g is not None]
         if torch.is_grad_enabled() or not can_look(z):
             return _backward(z, labels, weight, (fp, fn, fp2, fn2), u, curves).to(z.dtype), None, None, None, None
         out = torch.empty_like(z, dtype=dtype, memory_format=torch.contiguous_format)
-        begin = 0
-        for part, own, w in _cut(z, labels, weight):
-            end = begin + part.shape[2]
-            h = None if u is None else u[:, begin:end]
-            _backward(part, own, w, (fp, fn, fp2, fn2), h, curves, out[:, :, begin:end])
-            begin = end
+        for part, own, w, h, here in cut(z, labels, weight, u, out):
+            _backward(part, own, w, (fp, fn, fp2, fn2), h, curves, here)
         return out.to(z.dtype), None, None, None, None
 
 
-def _cut(z: Tensor, labels: Tensor, weight: Tensor | None) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-    """Pixels by the piece, on a CPU; elsewhere the whole is the only piece."""
+def cut(z: Tensor, *more: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """The last axis, the pixels, by the piece, on a CPU; elsewhere the whole is the only piece. z is (N, C, S)."""
     size = max(64, _PIECE // max(z.shape[0] * z.shape[1], 1) // 64 * 64) if can_look(z) else max(z.shape[2], 1)
     for begin in range(0, max(z.shape[2], 1), size):
-        part = slice(begin, begin + size)
-        yield z[:, :, part], labels[:, part], None if weight is None else weight[:, part]
+        yield tuple(None if x is None else x[..., begin : begin + size] for x in (z, *more))
 
 
 def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
@@ -127,11 +122,11 @@ def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...
     z, at = _cleared(floating(z), weight), labels.unsqueeze(1)
     p = z.softmax(1)
     own = p.gather(1, at).squeeze(1)
-    others = _put(own.new_zeros(()).expand_as(own), labels, p)
+    others = put(own.new_zeros(()).expand_as(own), labels, p)
     return z, own, others, others.sum(1)
 
 
-def _put(values: Tensor, labels: Tensor, out: Tensor) -> Tensor:
+def put(values: Tensor, labels: Tensor, out: Tensor) -> Tensor:
     """`out` with a value of every pixel at its label; in place where autograd and functional transforms are away."""
     put = out.scatter_ if can_look(out) and not torch.is_grad_enabled() else out.scatter
     return put(1, labels.unsqueeze(1), values.unsqueeze(1))
@@ -201,7 +196,7 @@ def _backward(
         pull, mine = pull + h, mine - h * miss
     pull = pull.unsqueeze(1)
     factor = pull if q is None else torch.add(_times(weight, q.expand_as(others)), pull, out=out)
-    return _put(mine, labels, torch.mul(others, factor, out=out))
+    return put(mine, labels, torch.mul(others, factor, out=out))
 
 
 def _cleared(z: Tensor, weight: Tensor | None) -> Tensor:
@@ -282,7 +277,7 @@ def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tenso
     """The target within 0 … `top`, with the ignored elements at 0; the weight of the pixels with them at 0, or None if
     all weigh 1; and the range of the valid target as it was, where looking at it is free."""
     z = problem.logits
-    dtype = _computed(z)
+    dtype = computed(z)
     valid = target != problem.ignore_index
     if problem.task == "multiclass" and target.ndim == z.ndim:
         valid = valid.all(1)
@@ -356,14 +351,14 @@ def _add(total: Tensor | None, more: Tensor) -> Tensor:
     return more if total is None else total + more
 
 
-def _computed(x: Tensor) -> torch.dtype:
+def computed(x: Tensor) -> torch.dtype:
     """Nothing is computed in half precision."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def floating(x: Tensor) -> Tensor:
     """float32, or float64 where it is given: nothing is computed in half precision."""
-    return x.to(_computed(x))
+    return x.to(computed(x))
 
 
 def like(target: Tensor, z: Tensor) -> Tensor:

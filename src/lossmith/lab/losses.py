@@ -53,7 +53,7 @@ def counted_pairs(text: str, loss: Loss) -> str:
 
 def reads_unlabelled(loss: Loss) -> bool:
     """Whether a term of the loss looks at pixels that are ignored, and so at images without labels."""
-    return any(term.wants().whole for _, term in loss.terms)
+    return any(term.sees_ignored for _, term in loss.terms)
 
 
 def _parsed(text: str, settings: Settings, data: Data) -> Loss:
