@@ -178,6 +178,20 @@ def test_residuals_are_differences(problem):
         assert ((near != 0) == (batch.over_pixels(valid.double()) != 0)).all()
 
 
+@pytest.mark.parametrize("error", ["chance", "residual", "square"])
+def test_gradients_over_a_map_keep_their_digits_near_perfection(error):
+    labels = torch.arange(98).reshape(2, 7, 7) % 4
+    z, price = logits_of(2, 4, 7, 7).float(), logits_of(2, 4, 7, 7, seed=1).exp()
+    z = z.double().scatter_(1, labels.unsqueeze(1), 30.0)
+    gradients = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = z.to(dtype).clone().requires_grad_()
+        Batch([ls.BoundaryLoss()], "", leaf, labels).over_map(price.to(dtype), error).sum().backward()
+        gradients.append(leaf.grad.double())
+    assert gradients[1].abs().max() < 1e-8
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=0.0)
+
+
 def test_false_positives_on_an_absent_class(engine):
     """ "smooth" lets them cost, "skip" does not see them."""
     labels = torch.zeros(1, 4, 4, dtype=torch.long)

@@ -184,6 +184,15 @@ def test_ignoring_a_margin_is_cropping(cls, space, engine):
         torch.testing.assert_close(value, cropped, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("cls", [*SPACE, ls.BoundaryCrossEntropyLoss, ls.DistanceMapPenaltyLoss])
+def test_narrow_labels_may_be_ignored(cls, engine):
+    logits, labels = logits_of(2, 3, 6, 7), labels_of(3, 2, 6, 7, ignore=False)
+    labels[:, 2] = 255
+    loss = cls(ignore_index=255)
+    assert torch.equal(loss(logits, labels.to(torch.uint8)), loss(logits, labels))
+    assert torch.equal(gradient(loss, logits, labels.to(torch.uint8)), gradient(loss, logits, labels))
+
+
 # ---- fields ---------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from .distance import signed_distances
 from .engine import Curve, Event, Problem, Ranking, Want
 from .engine.field import labels_and_valid, probabilities, whole
 from .engine.mapped import Error, mapped
-from .engine.plain import can_look, like, validated
+from .engine.plain import can_look, like, likeliest, validated
 from .validation import check_range, checked_denominator, checked_distance, checked_mask, fit, merged, split_weight
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class _Once(Generic[T]):
         self.func, self.__doc__ = func, func.__doc__
 
     def __get__(self, batch: Any, owner: type) -> T:
+        if batch is None:
+            return self  # type: ignore[return-value]
         value = self.func(batch)
         setattr(batch, self.func.__name__, value)
         return value
@@ -302,7 +304,7 @@ class Batch:
     def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
         """The same of the prediction: of its likeliest class, or where p > ½. A constant."""
         p = self.field.detach()
-        best = torch.zeros_like(p, dtype=torch.bool).scatter(1, p.argmax(1, keepdim=True), True)
+        best = torch.zeros_like(p, dtype=torch.bool).scatter(1, likeliest(p), True)
         return self._distances(best if self.softmax else p > 0.5, spacing)
 
     def _distances(self, masks: Tensor, spacing: Sequence[float] | None) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import Problem
-from .plain import floating
+from .plain import floating, likeliest
 
 
 def probabilities(problem: Problem, valid: Tensor | None) -> Tensor:
@@ -36,7 +36,7 @@ def labels_and_valid(problem: Problem) -> tuple[Tensor, Tensor]:
     if task == "multiclass" and problem.hard:
         target = target.clamp(0, problem.logits.shape[1] - 1)  # beyond it is an error, or NaN: see `validated`
     elif task == "multiclass":
-        valid, target = valid.all(1), target.argmax(1)
+        valid, target = valid.all(1), likeliest(target).squeeze(1)
     if problem.sample is not None:
         valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
     if task != "multiclass" and problem.hard:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import Problem
-from .plain import can_look, computed, cut, floating, missed_by_every_class, put
+from .plain import can_look, computed, cut, floating, likeliest, missed_by_every_class, put
 
 Error = Literal["chance", "residual", "square"]  # p, p − r, (p − r)²
 
@@ -100,5 +100,5 @@ def _gradient(
     q = 2 * q * e if error == "square" else q
     if not softmax:
         return torch.mul(q * p, (-z).sigmoid(), out=out)
-    q = q - q.gather(1, target.unsqueeze(1) if target.ndim < z.ndim else p.argmax(1, keepdim=True))
+    q = q - q.gather(1, target.unsqueeze(1) if target.ndim < z.ndim else likeliest(p))
     return torch.mul(p, q - (p * q).sum(1, keepdim=True), out=out)

@@ -228,9 +228,14 @@ def _soft_softmax(problem: Problem) -> Stats:
     return stats
 
 
+def likeliest(p: Tensor) -> Tensor:
+    """The class with the largest value, (N, 1, …). On a CPU torch's argmax takes ten times as long."""
+    return p.max(1, keepdim=True).indices
+
+
 def missed_by_every_class(p: Tensor) -> Tensor:
     """1 − p, which cancels for the likeliest class alone: for it, the sum over the others."""
-    best = p.argmax(1, keepdim=True)
+    best = likeliest(p)
     return (1 - p).scatter(1, best, p.scatter(1, best, 0.0).sum(1, keepdim=True))
 
 

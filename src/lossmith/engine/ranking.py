@@ -120,13 +120,13 @@ def _errors(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor, Tensor]
         share = inside.to(z)
     else:
         share, weight, _ = plain.validated(problem, plain.like(target, z), 1)
-        inside = share.argmax(1, keepdim=True) == classes if softmax else share >= 0.5
+        inside = plain.likeliest(share) == classes if softmax else share >= 0.5
     weight = torch.ones_like(z[:, :1]) if weight is None else weight if weight.ndim == 3 else weight.unsqueeze(1)
     z = z.masked_fill(weight == 0, 0.0)
     if ranking.hinge:
         return (1 - z * (2 * share - 1)).relu(), inside, weight
     if softmax:
-        p, best = z.softmax(1), z.argmax(1, keepdim=True)
+        p, best = z.softmax(1), plain.likeliest(z)
         miss = (1 - p).scatter(1, best, p.scatter(1, best, 0.0).sum(1, keepdim=True))  # only the likeliest can cancel
     else:
         p, miss = z.sigmoid(), (-z).sigmoid()
