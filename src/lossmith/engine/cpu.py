@@ -335,7 +335,8 @@ def _field(tensor: Tensor) -> kernels.Field:
     extent = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
     flat = tensor.as_strided((extent if tensor.numel() else 0,), (1,))
     image, channel = tensor.stride()[:2]
-    return k.Field(flat.view(_BITS.get(flat.dtype, flat.dtype)).numpy(), image, channel, pixel)
+    bits = flat.view(_BITS.get(flat.dtype, flat.dtype)).numpy()
+    return k.Field(bits, image, channel, None if pixel == 1 else pixel)
 
 
 @functools.cache

@@ -40,6 +40,9 @@ PASTED: dict[str, Any] = FAST | {"inline": "always"}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
 KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "cache": True}
 
+# Constants by name: a call of np.float32 is a call to the compiler too.
+ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-30))
+
 # Rows of `partial` and of the upstream gradients: the sums of `Stats`. Under a sigmoid a curve takes two: yes and no.
 N, T, TT, FP, FN, FP2, FN2, SPREAD, SPREAD_NO, CURVES = range(10)
 
@@ -50,12 +53,16 @@ LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = ra
 
 
 class Field(NamedTuple):
-    """A tensor (images, channels, pixels): flat memory and the distance from one to the next of each."""
+    """A tensor (images, channels, pixels): flat memory and the distance from one to the next of each.
+
+    Of pixels None, if they lie side by side: that is a type of its own, so that a kernel is compiled without the loops
+    that it will not need. They are long, because LLVM cannot vectorise them.
+    """
 
     flat: Any
     image: int
     channel: int
-    pixel: int
+    pixel: int | None
 
 
 class Grid(NamedTuple):
@@ -117,7 +124,7 @@ def exp(x):  # type: ignore[no-untyped-def]
     q = q * r + np.float32(0.04166838805)
     q = q * r + np.float32(0.1666652063)
     q = q * r + np.float32(0.4999999345)
-    return (q * r * r + r + np.float32(1.0)) * float_of((bits_of(shifted) << 23) + 0x3F800000)
+    return (q * r * r + r + ONE) * float_of((bits_of(shifted) << 23) + 0x3F800000)
 
 
 @njit(**EXACT)
@@ -130,15 +137,15 @@ def log1p_near_0(g):  # type: ignore[no-untyped-def]
     q = q * g + np.float32(0.1996535663)
     q = q * g + np.float32(-0.2500175201)
     q = q * g + np.float32(0.3333385899)
-    return g + g * g * (q * g - np.float32(0.5))
+    return g + g * g * (q * g - HALF)
 
 
 @njit(**EXACT)
 def log1p(y):  # type: ignore[no-untyped-def]
     """log(1+y) for y ≥ 0: 1+y = 2^k (1+g), where g is computed from y, so a tiny y keeps its digits."""
-    k = (bits_of(np.float32(1.0) + y) - SQRT_HALF) >> 23
+    k = (bits_of(ONE + y) - SQRT_HALF) >> 23
     shrink = float_of((127 - k) << 23)
-    g = y * shrink + (shrink - np.float32(1.0))
+    g = y * shrink + (shrink - ONE)
     return log1p_near_0(g) + np.float32(k) * np.float32(0.6931471806)
 
 
@@ -147,7 +154,7 @@ def log(x):  # type: ignore[no-untyped-def]
     """For 0 < x < ∞ and normal. It forgets a NaN: multiply by something that remembers."""
     bits = bits_of(x)
     k = (bits - SQRT_HALF) >> 23
-    g = float_of(bits - (k << 23)) - np.float32(1.0)
+    g = float_of(bits - (k << 23)) - ONE
     return log1p_near_0(g) + np.float32(k) * np.float32(0.6931471806)
 
 
@@ -197,7 +204,7 @@ def _to_bfloat16(value, flat):  # type: ignore[no-untyped-def]
 def _to_float16(value, flat):  # type: ignore[no-untyped-def]
     bits = bits_of(value)
     size = bits & 0x7FFFFFFF
-    subnormal = bits_of(float_of(size) + np.float32(0.5)) - 0x3F000000  # adding a half rounds to multiples of 2⁻²⁴
+    subnormal = bits_of(float_of(size) + HALF) - 0x3F000000  # adding a half rounds to multiples of 2⁻²⁴
     normal = (size - (112 << 23) + 0xFFF + ((size >> 13) & 1)) >> 13
     finite = subnormal if size < 0x38800000 else normal
     large = 0x7E00 if size > 0x7F800000 else 0x7C00
@@ -206,7 +213,7 @@ def _to_float16(value, flat):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def total(x, groups):  # type: ignore[no-untyped-def]
-    s = np.float32(0.0)
+    s = ZERO
     for i in range(GROUP * groups):
         s += x[i]
     return s
@@ -214,7 +221,7 @@ def total(x, groups):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def dot(x, y, groups):  # type: ignore[no-untyped-def]
-    s = np.float32(0.0)
+    s = ZERO
     for i in range(GROUP * groups):
         s += x[i] * y[i]
     return s
@@ -222,7 +229,7 @@ def dot(x, y, groups):  # type: ignore[no-untyped-def]
 
 @njit(**FAST)
 def dot_square(w, x, groups):  # type: ignore[no-untyped-def]
-    s = np.float32(0.0)
+    s = ZERO
     for i in range(GROUP * groups):
         s += w[i] * x[i] * x[i]
     return s
@@ -231,10 +238,10 @@ def dot_square(w, x, groups):  # type: ignore[no-untyped-def]
 @njit(**FAST)
 def dot_where(w, x, groups):  # type: ignore[no-untyped-def]
     """Σ w x in which 0 · ∞ is 0."""
-    s = np.float32(0.0)
+    s = ZERO
     for i in range(GROUP * groups):
         product = w[i] * x[i]
-        s += product if w[i] != 0 else np.float32(0.0)
+        s += product if w[i] != 0 else ZERO
     return s
 
 
@@ -253,7 +260,7 @@ def multiply_power(o, exponent, out, groups):  # type: ignore[no-untyped-def]
     else:
         for i in range(GROUP * groups):
             base = o[i]
-            base = np.float32(1e-30) if base < np.float32(1e-30) else base
+            base = TINY if base < TINY else base
             power = exponent * log(base)
             out[i] *= exp(np.float32(88.0) if power > np.float32(88.0) else power)
 
@@ -270,8 +277,8 @@ def curve(shape, u, o, out, groups):  # type: ignore[no-untyped-def]
     kind, x = shape[0], shape[1]
     if kind == CONSERVATIVE:
         for i in range(GROUP * groups):
-            v = (np.float32(1e-30) if u[i] < np.float32(1e-30) else u[i]) / x
-            away = np.float32(1.0) - v
+            v = (TINY if u[i] < TINY else u[i]) / x
+            away = ONE - v
             out[i] = away * away * abs(log(v))
     else:
         for i in range(GROUP * groups):
@@ -286,23 +293,23 @@ def curve_slope(shape, u, o, p, out, groups):  # type: ignore[no-untyped-def]
     kind, x = shape[0], shape[1]
     if kind == CONSERVATIVE:
         for i in range(GROUP * groups):
-            v = (np.float32(1e-30) if u[i] < np.float32(1e-30) else u[i]) / x
-            away, height = np.float32(1.0) - v, log(v)
-            slope = (away * away / v - np.float32(2.0) * away * height) / x
+            v = (TINY if u[i] < TINY else u[i]) / x
+            away, height = ONE - v, log(v)
+            slope = (away * away / v - TWO * away * height) / x
             slope = -slope if height < 0 else slope
-            out[i] = np.float32(0.0) if u[i] < np.float32(1e-30) else slope
+            out[i] = ZERO if u[i] < TINY else slope
     else:
         base = u if kind == POWER else o
         if kind == POWER:
             for i in range(GROUP * groups):
-                out[i] = np.float32(1.0) if (u[i] <= np.float32(1e-30)) & (x < 1) else x
+                out[i] = ONE if (u[i] <= TINY) & (x < 1) else x
         else:
             for i in range(GROUP * groups):
                 bounded = u[i]
                 bounded = np.float32(1e30) if bounded > np.float32(1e30) else bounded
-                out[i] = np.float32(1.0) if x == 0 else o[i] + x * p[i] * bounded
+                out[i] = ONE if x == 0 else o[i] + x * p[i] * bounded
         if bent(shape):
-            multiply_power(base, x - np.float32(1.0), out, groups)
+            multiply_power(base, x - ONE, out, groups)
 
 
 # ---------------------------------------------------------------------------------------------------- in and out
@@ -323,15 +330,20 @@ def block_of(image, begin, end):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def start_of(field, block, channel):  # type: ignore[no-untyped-def]
+def start_of(field, block, channel, pixel):  # type: ignore[no-untyped-def]
     """Where a block begins in the tensor's memory: slice first, since LLVM vectorises an index that counts from 0."""
-    return block.image * field.image + channel * field.channel + block.begin * field.pixel
+    step = 1 if pixel is None else pixel
+    return block.image * field.image + channel * field.channel + block.begin * step
 
 
 @njit(**FAST)
-def load_dense(source, count, out):  # type: ignore[no-untyped-def]
-    for i in range(count):
-        out[i] = widen(source[i])
+def load_pixels(source, pixel, count, out):  # type: ignore[no-untyped-def]
+    if pixel is None:
+        for i in range(count):
+            out[i] = widen(source[i])
+    else:
+        for i in range(count):
+            out[i] = widen(source[i * pixel])
 
 
 @njit(**FAST)
@@ -341,75 +353,57 @@ def save(values, count, target):  # type: ignore[no-untyped-def]
 
 
 @njit(**FAST)
-def load_strided(source, stride, count, out):  # type: ignore[no-untyped-def]
-    for i in range(count):
-        out[i] = widen(source[i * stride])
-
-
-@njit(**FAST)
-def store_strided(values, stride, count, target):  # type: ignore[no-untyped-def]
-    for i in range(count):
-        target[i * stride] = narrow(values[i], target)
-
-
-@njit(**FAST)
-def store_dense(values, count, target):  # type: ignore[no-untyped-def]
-    for i in range(count):
-        target[i] = narrow(values[i], target)
+def store_pixels(values, pixel, count, target):  # type: ignore[no-untyped-def]
+    if pixel is None:
+        for i in range(count):
+            target[i] = narrow(values[i], target)
+    else:
+        for i in range(count):
+            target[i * pixel] = narrow(values[i], target)
 
 
 @njit(**FAST)
 def load(field, block, channel, out):  # type: ignore[no-untyped-def]
-    """One channel of a block, as float32, padded with zeros."""
-    if field.pixel == 1:
-        load_dense(field.flat[start_of(field, block, channel) :], block.size, out)
-    else:
-        load_strided(field.flat[start_of(field, block, channel) :], field.pixel, block.size, out)
-    for i in range(block.size, GROUP * block.groups):
-        out[i] = np.float32(0.0)
+    """One channel of a block, as float32. What is in the padding stays there: `clear_ignored` takes care of it."""
+    load_pixels(field.flat[start_of(field, block, channel, field.pixel) :], field.pixel, block.size, out)
 
 
 @njit(**FAST)
 def store(field, block, channel, values):  # type: ignore[no-untyped-def]
-    if field.pixel == 1:
-        store_dense(values, block.size, field.flat[start_of(field, block, channel) :])
-    else:
-        store_strided(values, field.pixel, block.size, field.flat[start_of(field, block, channel) :])
+    store_pixels(values, field.pixel, block.size, field.flat[start_of(field, block, channel, field.pixel) :])
 
 
 @njit(**FAST)
 def load_weights(known, grid, block, weight):  # type: ignore[no-untyped-def]
     """The weight of each pixel: 1 by default, 0 throughout an ignored image and in the padding."""
-    if len(known.sample) > 0 and known.sample[block.image] == 0:
-        for i in range(block.size):
-            weight[i] = np.float32(0.0)
-    elif len(known.weight) > 0:
+    for i in range(GROUP * block.groups):
+        weight[i] = ONE
+    if len(known.weight) > 0:
         source = known.weight[block.image * grid.pixels + block.begin :]
         for i in range(block.size):
             weight[i] = source[i]
-    else:
-        for i in range(block.size):
-            weight[i] = np.float32(1.0)
-    for i in range(block.size, GROUP * block.groups):
-        weight[i] = np.float32(0.0)
+    there = np.int32(0 if len(known.sample) > 0 and known.sample[block.image] == 0 else block.size)
+    for i in range(GROUP * block.groups):
+        w = weight[i]
+        weight[i] = w if np.int32(i) < there else ZERO
 
 
 @njit(**FAST)
 def load_labels(known, grid, block, lane):  # type: ignore[no-untyped-def]
     """Hard labels, as float32 in 0 … C−1; an ignored pixel gets weight 0 and label 0. Whether there are any such.
 
-    A label out of range is ignored too: the caller raises when it sees the limits.
+    A label out of range is ignored too: the caller raises when it sees the limits. So is the padding.
     """
     load(known.target, block, 0, lane[LABEL])
     drop_ignored(known.ignore, lane[LABEL], lane[WEIGHT], lane, block.groups)
-    top, ignored = np.float32(grid.channels - 1), np.float32(0.0)
+    top, ignored = np.float32(grid.channels - 1), ZERO
     for i in range(GROUP * block.groups):
         weight, label = lane[WEIGHT, i], lane[LABEL, i]
         valid = (weight != 0) & (label >= 0) & (label <= top)
-        lane[WEIGHT, i] = weight if valid else np.float32(0.0)
-        lane[LABEL, i] = label if valid else np.float32(0.0)
-        ignored += np.float32(0.0) if valid else np.float32(1.0)
-    return ignored > GROUP * block.groups - block.size
+        lane[WEIGHT, i] = weight if valid else ZERO
+        lane[LABEL, i] = label if valid else ZERO
+        ignored += ZERO if valid else ONE
+    return ignored > 0
 
 
 @njit(**FAST)
@@ -418,7 +412,7 @@ def drop_ignored(ignore, target, weight, lane, groups):  # type: ignore[no-untyp
     ignored = np.float32(ignore)
     for i in range(GROUP * groups):
         w, x, low, high = weight[i], target[i], lane[LOW, i], lane[HIGH, i]
-        w = w if x != ignored else np.float32(0.0)
+        w = w if x != ignored else ZERO
         lane[LOW, i] = x if (w != 0) & (x < low) else low
         lane[HIGH, i] = x if (w != 0) & (x > high) else high
         weight[i] = w
@@ -443,7 +437,7 @@ def save_limits(lane, limits):  # type: ignore[no-untyped-def]
 def clear_ignored(weight, values, groups):  # type: ignore[no-untyped-def]
     for i in range(GROUP * groups):
         value = values[i]
-        values[i] = value if weight[i] != 0 else np.float32(0.0)
+        values[i] = value if weight[i] != 0 else ZERO
 
 
 @njit(**FAST)
@@ -451,8 +445,8 @@ def clamp(values, groups):  # type: ignore[no-untyped-def]
     """To 0 … 1. Soft labels may leave it by a little, and the caller raises if it is more. A NaN survives."""
     for i in range(GROUP * groups):
         value = values[i]
-        value = np.float32(0.0) if value < 0 else value
-        values[i] = np.float32(1.0) if value > 1 else value
+        value = ZERO if value < 0 else value
+        values[i] = ONE if value > 1 else value
 
 
 @njit(**FAST)
@@ -493,7 +487,7 @@ def exponentiate(rows, lane, groups):  # type: ignore[no-untyped-def]
             lane[OWN, i] = rows[c, i]
             rows[c, i] = np.float32(-np.inf)
     for i in range(lanes):
-        lane[REST, i] = np.float32(0.0)
+        lane[REST, i] = ZERO
     for c in range(len(rows)):
         for i in range(lanes):
             e = exp(rows[c, i] - lane[PEAK, i])
@@ -513,11 +507,11 @@ def finish_pixels(lane, groups):  # type: ignore[no-untyped-def]
         lane[HIT, i] = exp(lane[OWN, i])
     for i in range(GROUP * groups):
         own, rest = lane[HIT, i], lane[REST, i]
-        scale = np.float32(1.0) / (rest + own)
+        scale = ONE / (rest + own)
         lane[SCALE, i] = scale
         lane[HIT, i] = own * scale
         lane[MISS, i] = rest * scale
-        lane[LOG_SUM, i] = rest + (own - np.float32(1.0))
+        lane[LOG_SUM, i] = rest + (own - ONE)
 
 
 @njit(**EXACT)
@@ -534,10 +528,10 @@ def add_by_label(values, label, groups, out):  # type: ignore[no-untyped-def]
     """out[label] += value"""
     if len(out) <= FEW:
         for c in range(len(out)):
-            mine, s = np.float32(c), np.float32(0.0)
+            mine, s = np.float32(c), ZERO
             for i in range(GROUP * groups):
                 value = values[i]
-                s += value if label[i] == mine else np.float32(0.0)
+                s += value if label[i] == mine else ZERO
             out[c] += s
     else:
         for i in range(GROUP * groups):
@@ -629,7 +623,7 @@ def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
     if any_bent:
         surprise(lane, groups)  # reads OWN
     for i in range(GROUP * groups):
-        lane[OWN, i] = np.float32(0.0)
+        lane[OWN, i] = ZERO
     for row in range(FN, len(upstream)):
         errors, squares = row == FN and (ask.errors or ask.squares), row == FN2 and ask.squares
         if not (errors or squares or row >= CURVES):
@@ -640,7 +634,7 @@ def label_pull(ask, lane, groups, upstream):  # type: ignore[no-untyped-def]
                 lane[OWN, i] += lane[INNER, i]
         elif squares:
             for i in range(GROUP * groups):
-                lane[OWN, i] += np.float32(2.0) * lane[MISS, i] * lane[INNER, i]
+                lane[OWN, i] += TWO * lane[MISS, i] * lane[INNER, i]
         else:
             shape = ask.curves[row - CURVES]
             if bent(shape):
@@ -659,10 +653,10 @@ def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-d
     """
     lanes = GROUP * groups
     for i in range(lanes):
-        lane[INNER, i] = np.float32(0.0)
+        lane[INNER, i] = ZERO
     if ask.squares:
         for c in range(len(rows)):
-            g, g2 = upstream[FP, c], np.float32(2.0) * upstream[FP2, c]
+            g, g2 = upstream[FP, c], TWO * upstream[FP2, c]
             for i in range(lanes):
                 lane[INNER, i] += rows[c, i] * (g + g2 * rows[c, i] * lane[SCALE, i])
     elif ask.errors:
@@ -670,7 +664,7 @@ def region_push(ask, rows, lane, groups, upstream):  # type: ignore[no-untyped-d
             g = upstream[FP, c]
             for i in range(lanes):
                 lane[INNER, i] += g * rows[c, i]
-    spread = np.float32(0.0)
+    spread = ZERO
     for c in range(len(rows)):
         spread += upstream[SPREAD, c]
     for i in range(lanes):
@@ -689,7 +683,7 @@ def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-u
     c = int(mine)
     g = upstream[FP, c]
     if ask.squares:
-        g2 = np.float32(2.0) * upstream[FP2, c]
+        g2 = TWO * upstream[FP2, c]
         for i in range(lanes):
             row[i] *= lane[VALUE, i] * (g + g2 * row[i] * lane[SCALE, i]) + lane[PUSH, i]
     else:
@@ -728,7 +722,7 @@ def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream
 def load_upstream(values, there, block, weight, out):  # type: ignore[no-untyped-def]
     """The gradient with respect to u: 0 without one, and at an ignored pixel."""
     for i in range(GROUP * block.groups):
-        out[i] = np.float32(0.0)
+        out[i] = ZERO
     if len(values) > 0:
         source = values[there:]
         for i in range(block.size):
@@ -743,7 +737,7 @@ def load_upstream(values, there, block, weight, out):  # type: ignore[no-untyped
 def split_weight(lane, groups):  # type: ignore[no-untyped-def]
     for i in range(GROUP * groups):
         lane[YES, i] = lane[LIVE, i] * lane[TARGET, i]
-        lane[NO, i] = lane[LIVE, i] * (np.float32(1.0) - lane[TARGET, i])
+        lane[NO, i] = lane[LIVE, i] * (ONE - lane[TARGET, i])
 
 
 @njit(**FAST)
@@ -808,7 +802,7 @@ def chances(lane, groups):  # type: ignore[no-untyped-def]
     for i in range(GROUP * groups):
         z = lane[LOGIT, i]
         tail = exp(-abs(z))
-        large = np.float32(1.0) / (np.float32(1.0) + tail)
+        large = ONE / (ONE + tail)
         small = tail * large
         lane[P, i] = large if z >= 0 else small
         lane[Q, i] = small if z >= 0 else large
@@ -823,8 +817,8 @@ def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
         lane[VALUE, i] = log1p(lane[VALUE, i])
     for i in range(GROUP * groups):
         z = lane[LOGIT, i]
-        lane[U_YES, i] = lane[VALUE, i] + (-z if z < 0 else np.float32(0.0))
-        lane[U_NO, i] = lane[VALUE, i] + (z if z > 0 else np.float32(0.0))
+        lane[U_YES, i] = lane[VALUE, i] + (-z if z < 0 else ZERO)
+        lane[U_NO, i] = lane[VALUE, i] + (z if z > 0 else ZERO)
 
 
 @njit(**KERNEL)
@@ -879,9 +873,9 @@ def sigmoid_gradient(  # type: ignore[no-untyped-def]
 @njit(**FAST)
 def channel_gradient(lane, groups, upstream):  # type: ignore[no-untyped-def]
     """LOGIT = ∂/∂logit of a channel under a sigmoid."""
-    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], np.float32(2.0) * upstream[FP2], np.float32(2.0) * upstream[FN2]
+    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], TWO * upstream[FP2], TWO * upstream[FN2]
     for i in range(GROUP * groups):
-        no = lane[SLOPE_NO, i] + lane[PULL, i] * (np.float32(1.0) - lane[TARGET, i])
+        no = lane[SLOPE_NO, i] + lane[PULL, i] * (ONE - lane[TARGET, i])
         lane[LOGIT, i] = lane[P, i] * (no + lane[NO, i] * lane[Q, i] * (fp + lane[P, i] * fp2))
     for i in range(GROUP * groups):
         yes = lane[SLOPE, i] + lane[PULL, i] * lane[TARGET, i]
@@ -904,7 +898,7 @@ def load_soft(grid, logits, known, block, rows, shares, depth, lane):  # type: i
         clamp(shares[c], groups)
     load_rows(logits, block, rows, lane, True)
     for i in range(GROUP * groups):
-        lane[LABEL, i] = np.float32(0.0)
+        lane[LABEL, i] = ZERO
         lane[LIVE, i] = lane[WEIGHT, i]
     for c in range(len(rows)):
         mine = np.float32(c)
@@ -924,7 +918,7 @@ def soft_event(lane, groups, mine, exps, share, depth):  # type: ignore[no-untyp
     for i in range(GROUP * groups):
         p, hit, miss, likeliest = exps[i] * lane[SCALE, i], lane[HIT, i], lane[MISS, i], lane[LABEL, i] == mine
         lane[P, i] = hit if likeliest else p
-        lane[Q, i] = miss if likeliest else np.float32(1.0) - p
+        lane[Q, i] = miss if likeliest else ONE - p
     for i in range(GROUP * groups):
         lane[U_YES, i] = lane[LOG_SUM, i] + depth[i]
         lane[TARGET, i] = share[i]
@@ -959,8 +953,8 @@ def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream
             groups = block.groups
             load_soft(grid, logits, known, block, rows, shares, depth, lane)
             for i in range(GROUP * groups):
-                lane[INNER, i] = np.float32(0.0)
-                lane[PULL, i] = np.float32(0.0)
+                lane[INNER, i] = ZERO
+                lane[PULL, i] = ZERO
             q, h = shares, depth  # each is overwritten as soon as it has been read
             for c in range(grid.channels):
                 g = upstream[image, :, c]
@@ -976,15 +970,15 @@ def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream
 @njit(**FAST)
 def class_push(lane, groups, mine, upstream, q, h):  # type: ignore[no-untyped-def]
     """q and h of a class; INNER and PULL are the sums of p q and h over all but the likeliest, OWN_PUSH and OWN its."""
-    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], np.float32(2.0) * upstream[FP2], np.float32(2.0) * upstream[FN2]
+    fp, fn, fp2, fn2 = upstream[FP], upstream[FN], TWO * upstream[FP2], TWO * upstream[FN2]
     for i in range(GROUP * groups):
         q[i] = lane[NO, i] * (fp + lane[P, i] * fp2) - lane[YES, i] * (fn + lane[Q, i] * fn2)
         h[i] = lane[SLOPE, i]
     for i in range(GROUP * groups):
         likeliest, pushed, pulled = lane[LABEL, i] == mine, lane[P, i] * q[i], h[i]
         own_push, own_pull = lane[OWN_PUSH, i], lane[OWN, i]
-        lane[INNER, i] += np.float32(0.0) if likeliest else pushed
-        lane[PULL, i] += np.float32(0.0) if likeliest else pulled
+        lane[INNER, i] += ZERO if likeliest else pushed
+        lane[PULL, i] += ZERO if likeliest else pulled
         lane[OWN_PUSH, i] = pushed if likeliest else own_push
         lane[OWN, i] = pulled if likeliest else own_pull
 
@@ -1024,7 +1018,7 @@ def find_slots(slots, scale, inside, errors, places, groups):  # type: ignore[no
         e = errors[i]
         x = e * scale + np.float32(1.5)
         x = x if x < bound else bound
-        places[i] = np.int32(np.float32(0.0) if e <= 0 else x) + np.int32(half * inside[i])
+        places[i] = np.int32(ZERO if e <= 0 else x) + np.int32(half * inside[i])
 
 
 @njit(**FAST)
@@ -1062,7 +1056,7 @@ def class_errors(lane, row, mine, groups):  # type: ignore[no-untyped-def]
     for i in range(GROUP * groups):
         p, miss, hit = row[i] * lane[SCALE, i], lane[MISS, i], lane[LABEL, i] == mine
         lane[VALUE, i] = miss if hit else p
-        lane[TARGET, i] = np.float32(1.0) if hit else np.float32(0.0)
+        lane[TARGET, i] = ONE if hit else ZERO
 
 
 @njit(**KERNEL)
@@ -1092,8 +1086,8 @@ def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, lo
             lanes = GROUP * block.groups
             load_chances(known, grid, logits, block, p, lane)
             for i in range(lanes):
-                lane[INNER, i] = np.float32(0.0)
-                lane[OWN, i] = np.float32(0.0)
+                lane[INNER, i] = ZERO
+                lane[OWN, i] = ZERO
                 lane[WEIGHT, i] *= slots.factor[image]
             for c in range(grid.channels):
                 class_errors(lane, p[c], np.float32(c), block.groups)
@@ -1121,19 +1115,19 @@ def channel_errors(hinge, lane, groups):  # type: ignore[no-untyped-def]
     """VALUE = |r − p| or 1 − z (2r − 1), SLOPE = its derivative by the logit, TARGET = 1 from r = ½ on."""
     if hinge:
         for i in range(GROUP * groups):
-            side = np.float32(2.0) * lane[TARGET, i] - np.float32(1.0)
-            lane[VALUE, i] = np.float32(1.0) - lane[LOGIT, i] * side
+            side = TWO * lane[TARGET, i] - ONE
+            lane[VALUE, i] = ONE - lane[LOGIT, i] * side
             lane[SLOPE, i] = -side
     else:
         chances(lane, groups)
         for i in range(GROUP * groups):
             r = lane[TARGET, i]
-            difference = (np.float32(1.0) - r) * lane[P, i] - r * lane[Q, i]
+            difference = (ONE - r) * lane[P, i] - r * lane[Q, i]
             slope = lane[P, i] * lane[Q, i]
             lane[VALUE, i] = abs(difference)
             lane[SLOPE, i] = slope if difference > 0 else -slope
     for i in range(GROUP * groups):
-        lane[TARGET, i] = np.float32(1.0) if lane[TARGET, i] >= np.float32(0.5) else np.float32(0.0)
+        lane[TARGET, i] = ONE if lane[TARGET, i] >= HALF else ZERO
 
 
 @njit(**KERNEL)
@@ -1144,7 +1138,7 @@ def largest_errors(  # type: ignore[no-untyped-def]
     top = rows[0]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
-        top[:] = np.float32(0.0)
+        top[:] = ZERO
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             load_weights(known, grid, block, lane[WEIGHT])
