@@ -203,8 +203,9 @@ class _Job:
             ignore=problem.ignore_index,
         )
         want = problem.want
-        shapes = np.array([(k.KINDS.index(c.kind), c.x) for c in curves], np.float32).reshape(-1, 2)
-        ask = k.Ask(want.errors, want.squares, want.spread, shapes)
+        shapes = np.array([(k.KINDS.index(c.kind), c.x) for c in curves], np.float32)
+        straight = all(c.straight for c in curves)
+        ask = k.Ask(want.errors, want.squares, want.spread, len(curves), None if straight else shapes)
         common = (self.grid, _field(logits), known)
         if self.hard_softmax:
             self.forward, self.backward = k.softmax_sums, k.softmax_gradient
