@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from . import Problem
-from .plain import can_look, computed, cut, floating, likeliest, missed_by_every_class, put
+from .plain import can_look, computed, cut, floating, likeliest, missed_by_every_class, put, total
 
 Error = Literal["chance", "residual", "square"]  # p, p − r, (p − r)²
 
@@ -43,10 +43,10 @@ class _MapSums(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, target: Tensor, valid: Tensor | None, price: Tensor, softmax: bool, error: Error) -> Tensor:
-        sums = torch.zeros((), dtype=computed(z), device=z.device)
+        sums = torch.zeros((), device=z.device)
         for part, r, v, factor in cut(z, target, valid, price):
             e = _errors(part, r, v, softmax, error)[1]
-            sums = sums + (factor * (e.square() if error == "square" else e)).sum(2)
+            sums = sums + total(factor * (e.square() if error == "square" else e))
         return sums
 
     @staticmethod
@@ -58,7 +58,7 @@ class _MapSums(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         z, target, valid, price = ctx.saved_tensors
         softmax, error = ctx.settings
-        g = upstream.unsqueeze(2)
+        g = upstream.to(computed(z)).unsqueeze(2)
         if torch.is_grad_enabled() or not can_look(z):
             return _gradient(g, z, target, valid, price, softmax, error).to(z.dtype), *[None] * 5
         out = torch.empty_like(z, dtype=computed(z), memory_format=torch.contiguous_format)

@@ -139,9 +139,9 @@ def _forward(
     t = _by_label(labels.new_ones(1, 1).expand_as(labels) if weight is None else weight, labels, z.shape[1])
     fp = fn = fp2 = fn2 = u = None
     if want.errors:
-        fp, fn = _total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
+        fp, fn = total(_times(weight, others)), _by_label(_times(weight, miss), labels, z.shape[1])
     if want.squares:
-        fp2 = _total(_times(weight, others.square()))
+        fp2 = total(_times(weight, others.square()))
         fn2 = _by_label(_times(weight, miss.square()), labels, z.shape[1])
     sums = []
     if want.u or curves:
@@ -215,9 +215,9 @@ def _soft_softmax(problem: Problem) -> Stats:
     target, weight, span = validated(problem, like(problem.target, z), 1)
     p, miss, u = _of_every_class(_cleared(z, weight))
     yes = _times(weight, target)
-    t = _total(yes)
-    n = _total(torch.ones_like(yes[:, :1]) if weight is None else weight.unsqueeze(1)).expand_as(t)
-    stats = Stats(n, t, _total(yes * target), target_range=span)
+    t = total(yes)
+    n = total(torch.ones_like(yes[:, :1]) if weight is None else weight.unsqueeze(1)).expand_as(t)
+    stats = Stats(n, t, total(yes * target), target_range=span)
     _add_errors(stats, want, _times(weight, 1 - target), yes, p, miss)
     if want.u or want.curves:
         possible = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
@@ -259,8 +259,8 @@ def _sigmoid(problem: Problem) -> Stats:
     weight = torch.ones_like(target) if weight is None else weight
     z = z.masked_fill(weight == 0, 0.0)
     p, miss = z.sigmoid(), (-z).sigmoid()
-    n, t = _total(weight), _total(weight * target)
-    stats = Stats(n, t, _total(weight * target.square()), weight=weight, target_range=span)
+    n, t = total(weight), total(weight * target)
+    stats = Stats(n, t, total(weight * target.square()), weight=weight, target_range=span)
     _add_errors(stats, want, weight * (1 - target), weight * target, p, miss)
     if want.u or want.curves:
         if problem.target.is_floating_point():
@@ -273,7 +273,7 @@ def _sigmoid(problem: Problem) -> Stats:
             stats.events = [Event(-F.logsigmoid(torch.where(target > 0, z, -z)), target.long(), None)]
     if want.spread:
         no, yes = -F.logsigmoid(-z), -F.logsigmoid(z)
-        stats.spread = torch.stack([_total(no * weight), _total(yes * weight)], 2)
+        stats.spread = torch.stack([total(no * weight), total(yes * weight)], 2)
         stats.every = [Event(no, 0, None), Event(yes, 1, None)]
     return stats
 
@@ -327,13 +327,13 @@ def transformed(x: Tensor) -> bool:
 
 def _add_errors(stats: Stats, want: Want, no: Tensor, yes: Tensor, p: Tensor, miss: Tensor) -> None:
     if want.errors:
-        stats.fp, stats.fn = _total(no * p), _total(yes * miss)
+        stats.fp, stats.fn = total(no * p), total(yes * miss)
     if want.squares:
-        stats.fp2, stats.fn2 = _total(no * p.square()), _total(yes * miss.square())
+        stats.fp2, stats.fn2 = total(no * p.square()), total(yes * miss.square())
 
 
 def _add_spread(stats: Stats, u: Tensor, weight: Tensor | None) -> None:
-    stats.spread = _total(_times(weight, u))
+    stats.spread = total(_times(weight, u))
     stats.every = [Event(u[:, k], k, None) for k in range(u.shape[1])]
 
 
@@ -380,7 +380,7 @@ def _by_label(x: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     return _wide(x.new_zeros(*x.shape[:2], n_classes).scatter_add(2, labels, x)).sum(1)
 
 
-def _total(x: Tensor) -> Tensor:
+def total(x: Tensor) -> Tensor:
     return _wide(x.sum(2))
 
 
