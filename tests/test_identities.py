@@ -192,6 +192,58 @@ def test_gradients_over_a_map_keep_their_digits_near_perfection(error):
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=0.0)
 
 
+WITH_MAPS = ["ce", "dice(squared=true)", "focal", "boundary(shifted=true)", "hausdorff(one_sided=true)"]
+
+
+def given_map(loss, labels):
+    return {"distance": ls.distance.signed_distance_map(labels, 3).double()} if "distance" in loss.takes else {}
+
+
+@pytest.mark.parametrize("text", WITH_MAPS)
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_weights_and_soft_targets_have_gradients(text, task):
+    loss, logits, labels = ls.parse(text, task=task), logits_of(2, 3, 5), labels_of(3, 2, 5, ignore=False)
+    soft, weight = logits_of(2, 3, 5, seed=1).softmax(1), logits_of(2, 5, seed=2).exp()
+    call = given_map(loss, labels)
+    assert torch.autograd.gradcheck(lambda w: loss(logits, labels, weight=w, **call), weight.requires_grad_())
+    assert torch.autograd.gradcheck(lambda r: loss(logits, r, weight=weight.detach(), **call), soft.requires_grad_())
+
+
+@pytest.mark.parametrize("text", WITH_MAPS)
+def test_many_gradients_at_once(text):
+    """Autograd's own batches, and labels in batches beside logits that are not."""
+    loss, logits, labels = ls.parse(text), logits_of(2, 3, 5).requires_grad_(), labels_of(3, 2, 5, ignore=False)
+    call = given_map(loss, labels)
+    one, many = loss(logits, labels, **call), torch.stack([labels, (labels + 1) % 3])
+    (single,) = torch.autograd.grad(one, logits, retain_graph=True)
+    two = torch.stack([one, 2 * one])
+    (both,) = torch.autograd.grad(two, logits, torch.eye(2, dtype=torch.double), is_grads_batched=True)
+    assert_same(both, torch.stack([single, 2 * single]))
+    batched = torch.vmap(lambda y: loss(logits, y, **call))(many)
+    (found,) = torch.autograd.grad(batched.sum(), logits)
+    (expected,) = torch.autograd.grad(sum(loss(logits, y, **call) for y in many), logits)
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_soft_targets_keep_their_digits_beside_logits_in_half(dtype):
+    logits = logits_of(2, 3, 6, 7).to(dtype)
+    loss = ls.BoundaryLoss(shifted=True, task="multilabel")
+    assert abs(loss(logits, logits.float().sigmoid(), distance=torch.ones(2, 3, 6, 7))) < 1e-7
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does it to itself
+@pytest.mark.parametrize("dynamic", [None, True])
+def test_compiled_for_any_size(dynamic):
+    loss = ls.parse("dice + focal + ce")
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, fullgraph=True, dynamic=dynamic, backend="eager")
+    for size in (16, 24, 31):
+        logits, labels = logits_of(2, 3, size, size + 1), labels_of(3, 2, size, size + 1, ignore=False)
+        assert_same(compiled(logits, labels), loss(logits, labels))
+
+
 def test_false_positives_on_an_absent_class(engine):
     """ "smooth" lets them cost, "skip" does not see them."""
     labels = torch.zeros(1, 4, 4, dtype=torch.long)

@@ -74,6 +74,13 @@ def test_masks_differ_from_image_to_image(text):
     close(loss(logits, labels, label_mask=mask), torch.stack(alone).mean(), 1e-10)
 
 
+def test_whole_images_may_have_labels_that_are_partial():
+    logits, labels, mask = logits_of(3, 4), torch.tensor([0, 1, 3]), torch.tensor([[1, 1, 0, 1]] * 3)
+    flat = ls.DiceLoss()(logits, labels, label_mask=mask)
+    close(flat, ls.DiceLoss()(logits.unsqueeze(2), labels.unsqueeze(1), label_mask=mask), 1e-12)
+    assert ls.CrossEntropyLoss()(logits[:0], labels[:0], label_mask=mask[:0]) == 0
+
+
 @pytest.mark.parametrize("text", SINGLE)
 def test_soft_labels_are_merged(text):
     logits, share = logits_of(2, 4, 5, 6), logits_of(2, 4, 5, 6, seed=3).softmax(1)

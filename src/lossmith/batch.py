@@ -17,7 +17,7 @@ from .distance import signed_distances
 from .engine import Curve, Event, Problem, Ranking, Want
 from .engine.field import labels_and_valid, probabilities, whole
 from .engine.mapped import Error, mapped
-from .engine.plain import can_look, like, likeliest, validated
+from .engine.plain import can_look, floating, like, likeliest, validated
 from .validation import check_range, checked_denominator, checked_distance, checked_mask, fit, merged, split_weight
 
 if TYPE_CHECKING:
@@ -246,11 +246,12 @@ class Batch:
         return whole(self._given)
 
     def over_map(self, price: Tensor, error: Error) -> Tensor:
-        """Σ price · error over the pixels of each image, (N, C); `price` is a constant (N, C, *S)."""
-        mass, hard = self.mass, self.problem.hard
+        """Σ price · error over the pixels of each image, (N, C); `price` is (N, C, *S)."""
+        mass, z = self.mass, floating(self.problem.logits)
+        price = price.to(z)
         if mass is not None:
             price = torch.where(mass == 0, 0.0, price * mass)  # whatever a given map holds there
-        z = self.problem.logits
+        hard = self.problem.hard
         target = self.labels[0] if hard else validated(self.problem, like(self.problem.target, z), 1)[0]
         return mapped(self.problem, target, self.valid, price, error).to(self.stats.n)
 
@@ -303,7 +304,8 @@ class Batch:
 
     def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
         """The same of the prediction: of its likeliest class, or where p > ½. A constant."""
-        p = self.field.detach()
+        with torch.no_grad():
+            p = probabilities(self.problem, self.valid)  # not `field`: that one has a gradient
         best = torch.zeros_like(p, dtype=torch.bool).scatter(1, likeliest(p), True)
         return self._distances(best if self.softmax else p > 0.5, spacing)
 

@@ -59,7 +59,7 @@ class PixelLoss(Dense):
 
     def wants(self) -> Want:
         curve = self.curve()
-        return Want(curves=frozenset({curve})) if self.by_label and curve is not None else Want(u=True)
+        return Want(curves=(curve,)) if self.by_label and curve is not None else Want(u=True)
 
     def value(self, batch: Batch) -> Tensor:
         if batch.denominator is not None and self.reduction != "mean":

@@ -238,7 +238,7 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
     rare: Classes | None = None
 
     def wants(self) -> Want:
-        return Want(curves=frozenset({CROSS_ENTROPY, Curve("focal", float(self.gamma))}))
+        return Want(curves=(CROSS_ENTROPY, Curve("focal", float(self.gamma))))
 
     def curve(self) -> Curve:
         return Curve("focal", float(self.gamma))

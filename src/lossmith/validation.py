@@ -151,7 +151,9 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
     first = z.masked_fill(~pooled, -torch.inf).logsumexp(1, keepdim=True)
     z = torch.cat([first, z.masked_fill(at, -torch.inf)[:, 1:]], 1)
     if problem.hard:
-        lost = hidden.gather(1, labels.flatten(1)).view_as(labels) & (labels == target)
+        lost = hidden.gather(1, labels.reshape(len(labels), math.prod(labels.shape[1:]))).view_as(labels) & (
+            labels == target
+        )
         return replace(problem, logits=z, target=torch.where(lost, 0, target))
     share = target.clamp(min=0)
     share = torch.cat([(share * pooled).sum(1, keepdim=True).clamp(max=1), share.masked_fill(at, 0)[:, 1:]], 1)

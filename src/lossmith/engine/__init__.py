@@ -89,7 +89,7 @@ class Want(NamedTuple):
 
     errors: bool = False  # fp, fn
     squares: bool = False  # fp2, fn2
-    curves: frozenset[Curve] = frozenset()  # Σ w f(u) per label
+    curves: tuple[Curve, ...] = ()  # Σ w f(u) per label
     u: bool = False  # u itself, per pixel
     spread: bool = False  # Σ w u_k over every pixel, per label k: label smoothing
 
@@ -97,7 +97,7 @@ class Want(NamedTuple):
         return Want(
             errors=self.errors or other.errors,
             squares=self.squares or other.squares,
-            curves=self.curves | other.curves,
+            curves=self.curves + tuple(curve for curve in other.curves if curve not in self.curves),
             u=self.u or other.u,
             spread=self.spread or other.spread,
         )

@@ -78,7 +78,7 @@ def _rows(problem: Problem) -> dict[str | Curve, tuple[int, ...]]:
     """The sums wanted, and the rows of the kernels' table each consists of: no and yes for labels of a sigmoid."""
     from . import kernels as k
 
-    want, curves = problem.want, _curves(problem)
+    want, curves = problem.want, problem.want.curves
     rows: dict[str | Curve, tuple[int, ...]] = {}
     if want.errors:
         rows |= {"fp": (k.FP,), "fn": (k.FN,)}
@@ -186,7 +186,7 @@ class _Job:
 
         self.soft = problem.task == "multiclass" and not problem.hard
         self.hard_softmax = problem.task == "multiclass" and problem.hard
-        curves = _curves(problem)
+        curves = problem.want.curves
         labels = 1 if problem.task == "multiclass" else 2
         self.table_shape = (images, k.CURVES + labels * len(curves), channels)
         self.u_shape = logits.shape[:1] + logits.shape[2:] if self.hard_softmax else logits.shape
@@ -281,10 +281,6 @@ def _madvise() -> Any:
         return None
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return madvise
-
-
-def _curves(problem: Problem) -> list[Curve]:
-    return sorted(problem.want.curves)
 
 
 def _label_and_weight(problem: Problem) -> tuple[Tensor, Tensor]:

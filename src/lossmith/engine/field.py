@@ -1,4 +1,4 @@
-"""The probabilities themselves, pixel by pixel, for losses that look at neighbours or at a map."""
+"""The probabilities themselves, pixel by pixel, for losses that look at neighbours."""
 
 from __future__ import annotations
 

@@ -25,17 +25,25 @@ def mapped(problem: Problem, target: Tensor, valid: Tensor | None, price: Tensor
         problem: the logits and the task; what it asks for is of no matter.
         target: labels (N, *S) of a hard softmax, otherwise r of every class, (N, C, *S); 0 where ignored.
         valid: which labels count, bool like u. None: all.
-        price: (N, C, *S), a constant, 0 wherever a label does not count.
+        price: (N, C, *S), 0 wherever a label does not count.
         error: of what.
     """
-    pixels = math.prod(problem.logits.shape[2:])
-    z, r, v, factor = (
-        x if x is None else x.reshape(*x.shape[: x.ndim - len(problem.logits.shape[2:])], pixels)
-        for x in (problem.logits, target, valid, price)
-    )
+    space = problem.logits.shape[2:]
+
+    def flat(x: Tensor) -> Tensor:
+        return x.reshape(*x.shape[: x.ndim - len(space)], math.prod(space))
+
+    z, r, v, factor = flat(problem.logits), flat(target), None if valid is None else flat(valid), flat(price)
     softmax = problem.task == "multiclass"
-    sums: Tensor = _MapSums.apply(z, r, v, factor, softmax, error)  # type: ignore[no-untyped-call]
+    tracked = target.requires_grad or price.requires_grad  # a soft target or a weight: then all is left to autograd
+    measure: Any = _sums if tracked else _MapSums.apply
+    sums: Tensor = measure(z, r, v, factor, softmax, error)
     return sums
+
+
+def _sums(z: Tensor, target: Tensor, valid: Tensor | None, price: Tensor, softmax: bool, error: Error) -> Tensor:
+    e = _errors(z, target, valid, softmax, error)[1]
+    return total(price * (e.square() if error == "square" else e))
 
 
 class _MapSums(torch.autograd.Function):
@@ -45,8 +53,7 @@ class _MapSums(torch.autograd.Function):
     def forward(z: Tensor, target: Tensor, valid: Tensor | None, price: Tensor, softmax: bool, error: Error) -> Tensor:
         sums = torch.zeros((), device=z.device)
         for part, r, v, factor in cut(z, target, valid, price):
-            e = _errors(part, r, v, softmax, error)[1]
-            sums = sums + total(factor * (e.square() if error == "square" else e))
+            sums = sums + _sums(part, r, v, factor, softmax, error)
         return sums
 
     @staticmethod
@@ -59,7 +66,7 @@ class _MapSums(torch.autograd.Function):
         z, target, valid, price = ctx.saved_tensors
         softmax, error = ctx.settings
         g = upstream.to(computed(z)).unsqueeze(2)
-        if torch.is_grad_enabled() or not can_look(z):
+        if torch.is_grad_enabled() or not can_look(z, target, valid, price, upstream):
             return _gradient(g, z, target, valid, price, softmax, error).to(z.dtype), *[None] * 5
         out = torch.empty_like(z, dtype=computed(z), memory_format=torch.contiguous_format)
         for part, r, v, factor, here in cut(z, target, valid, price, out):

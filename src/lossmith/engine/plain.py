@@ -37,8 +37,9 @@ def statistics(problem: Problem) -> Stats:
         stats = _softmax(flat)
     else:
         stats = _soft_softmax(flat)
-    for curve in problem.want.curves - stats.curves.keys():
-        stats.curves[curve] = _curve_sums(curve, stats)
+    for curve in problem.want.curves:
+        if curve not in stats.curves:
+            stats.curves[curve] = _curve_sums(curve, stats)
     if problem.want.u:
         stats.events = [_unflatten(event, problem) for event in stats.events]
         stats.every = [_unflatten(event, problem) for event in stats.every]
@@ -54,11 +55,12 @@ def _softmax(problem: Problem) -> Stats:
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
     z = floating(z) if want.spread else z  # two gradients add up below: not in half precision
     labels, weight, span = validated(problem, problem.target.long(), c - 1)
-    curves = tuple(sorted(want.curves))
-    u, t, fp, fn, fp2, fn2, *sums = _SoftmaxSums.apply(z, labels, weight, want, curves)  # type: ignore[no-untyped-call]
-    t = t.detach()  # saying so in the Function would mislead torch.compile
+    tracked = weight is not None and weight.requires_grad  # then all is left to autograd
+    measure: Any = _forward if tracked else _SoftmaxSums.apply
+    u, t, fp, fn, fp2, fn2, *sums = measure(z, labels, weight, want)
+    t = t if tracked else t.detach()  # saying so in the Function would mislead torch.compile
     stats = Stats(t.sum(1, keepdim=True).expand_as(t), t, t, fp, fn, fp2, fn2, target_range=span)
-    stats.curves = dict(zip(curves, sums, strict=True))
+    stats.curves = dict(zip(want.curves, sums, strict=True))
     if want.u:
         stats.weight = torch.ones_like(u.detach()) if weight is None else weight
         stats.events = [Event(u, labels, None)]
@@ -77,13 +79,11 @@ class _SoftmaxSums(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
-    ) -> tuple[Tensor | None, ...]:
+    def forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tuple[Tensor | None, ...]:
         parts: list[Tensor] = []
         sums: list[Tensor | None] = []
         for part, own, w in cut(z, labels, weight):
-            u, *more = _forward(part, own, w, want, curves)
+            u, *more = _forward(part, own, w, want)
             parts += [] if u is None else [u]
             if sums:  # in place: a new tensor after each piece would be in the way of the next one's memory
                 more = [None if x is None or y is None else x.add_(y) for x, y in zip(sums, more, strict=True)]
@@ -93,21 +93,21 @@ class _SoftmaxSums(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*inputs[:3])
-        ctx.curves = inputs[4]
+        ctx.curves = inputs[3].curves
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None, None]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         z, labels, weight = ctx.saved_tensors
         dtype = computed(z)
         u, _, fp, fn, fp2, fn2, *sums = (None if g is None else g.to(dtype) for g in upstream)
         curves = [(curve, g) for curve, g in zip(ctx.curves, sums, strict=True) if g is not None]
-        if torch.is_grad_enabled() or not can_look(z):
-            return _backward(z, labels, weight, (fp, fn, fp2, fn2), u, curves).to(z.dtype), None, None, None, None
+        if torch.is_grad_enabled() or not can_look(z, labels, weight, *upstream):
+            return _backward(z, labels, weight, (fp, fn, fp2, fn2), u, curves).to(z.dtype), None, None, None
         out = torch.empty_like(z, dtype=dtype, memory_format=torch.contiguous_format)
         for part, own, w, h, here in cut(z, labels, weight, u, out):
             _backward(part, own, w, (fp, fn, fp2, fn2), h, curves, here)
-        return out.to(z.dtype), None, None, None, None
+        return out.to(z.dtype), None, None, None
 
 
 def cut(z: Tensor, *more: Tensor | None) -> Iterator[tuple[Any, ...]]:
@@ -128,13 +128,11 @@ def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...
 
 def put(values: Tensor, labels: Tensor, out: Tensor) -> Tensor:
     """`out` with a value of every pixel at its label; in place where autograd and functional transforms are away."""
-    put = out.scatter_ if can_look(out) and not torch.is_grad_enabled() else out.scatter
-    return put(1, labels.unsqueeze(1), values.unsqueeze(1))
+    scatter = out.scatter_ if can_look(out, labels, values) and not torch.is_grad_enabled() else out.scatter
+    return scatter(1, labels.unsqueeze(1), values.unsqueeze(1))
 
 
-def _forward(
-    z: Tensor, labels: Tensor, weight: Tensor | None, want: Want, curves: tuple[Curve, ...]
-) -> tuple[Tensor | None, ...]:
+def _forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tuple[Tensor | None, ...]:
     z, own, others, miss = _odds(z, labels, weight)
     t = _by_label(labels.new_ones(1, 1).expand_as(labels) if weight is None else weight, labels, z.shape[1])
     fp = fn = fp2 = fn2 = u = None
@@ -144,9 +142,9 @@ def _forward(
         fp2 = total(_times(weight, others.square()))
         fn2 = _by_label(_times(weight, miss.square()), labels, z.shape[1])
     sums = []
-    if want.u or curves:
+    if want.u or want.curves:
         u = _surprise_at(z, own, others, miss, labels)
-        sums = [_by_label(_times(weight, curve(u)), labels, z.shape[1]) for curve in curves]
+        sums = [_by_label(_times(weight, curve(u)), labels, z.shape[1]) for curve in want.curves]
     return u if want.u else None, t, fp, fn, fp2, fn2, *sums
 
 
@@ -315,14 +313,16 @@ def out_of_range(target: Tensor, top: int) -> Tensor:
     return (target < -slack) | (target > top + slack)
 
 
-def can_look(x: Tensor) -> bool:
-    """Whether values may steer the code here: on a CPU, outside of tracing and of functional transforms."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed(x)
+def can_look(*tensors: Tensor | None) -> bool:
+    """Whether values may steer the code, and memory be written to: on a CPU, neither traced nor transformed."""
+    given = [x for x in tensors if x is not None]
+    return not torch.compiler.is_compiling() and all(x.device.type == "cpu" and not transformed(x) for x in given)
 
 
 def transformed(x: Tensor) -> bool:
-    """Whether a functional transform (vmap, grad, jvp) is looking at this tensor."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(x)
+    """Whether a functional transform (vmap, grad, jvp) is looking at this tensor, or autograd at many of its kind."""
+    functorch = torch._C._functorch
+    return functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x)
 
 
 def _add_errors(stats: Stats, want: Want, no: Tensor, yes: Tensor, p: Tensor, miss: Tensor) -> None:
@@ -373,9 +373,9 @@ def like(target: Tensor, z: Tensor) -> Tensor:
 def _by_label(x: Tensor, labels: Tensor, n_classes: int) -> Tensor:
     """Σ x over the pixels of each label, per image."""
     pixels = labels.shape[1]
-    lanes = math.gcd(pixels, 256)  # as many are summed as they are, and the sums of these in float64
-    if lanes < 16:
-        x, lanes = _wide(x), max(pixels, 1)
+    lanes = next((k for k in (256, 128, 64, 32, 16) if pixels % k == 0), None)  # summed as they are
+    if lanes is None:
+        x, lanes = _wide(x), pixels
     x, labels = (v.view(len(v), pixels // lanes, lanes) for v in (x, labels))
     return _wide(x.new_zeros(*x.shape[:2], n_classes).scatter_add(2, labels, x)).sum(1)
 
