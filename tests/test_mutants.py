@@ -101,7 +101,7 @@ SURVIVORS: dict[str, str] = {
     "ranking.ranked: 2 -> 3 (line 19, column 45)": "there is no level between: it tells numbers from NaN",
     "ranking._errors: 0.0 -> 1.0 (line 24, column 35)": "any number does: its weight is 0",
     "validation.merged: 0.0 -> 1.0 (line 23, column 43)": "any number does: such pixels are ignored",
-    "validation.merged: 1 -> 2 (line 31, column 53)": "more stays as it is where a value is an error, or NaN, anyway",
+    "validation.merged: 1 -> 2 (line 33, column 53)": "more stays as it is where a value is an error, or NaN, anyway",
     "weighted.largest: True -> False (line 8, column 53)": "sorting so few is stable anyway",
     "weighted._beside: 0 -> 1 (line 5, column 50)": "only the shape of a slice",
     "weighted.near_another: torch.int8 if n_labels < 128 else torch.int32 -> torch.int32"
@@ -254,6 +254,7 @@ TESTS: dict[str, list[Callable[..., None]]] = {
     "mapped": [
         test_identities.test_residuals_are_differences,
         test_identities.test_gradients_over_a_map_keep_their_digits_near_perfection,
+        test_identities.test_weights_and_soft_targets_have_gradients,
         *MAPS,
     ],
     "batch": LABELS + MAPS + FIELDS,
