@@ -71,6 +71,8 @@ SURVIVORS: dict[str, str] = {
     "PowerCrossEntropyLoss.price: counts if batch.softmax else counts.expand(batch.n_classes, 2) -> counts"
     " (line 10, column 17)": "broadcasting expands it as well",
     "PowerCrossEntropyLoss.price: 1.0 -> 2.0 (line 12, column 86)": "stands in for a count of 0 in a branch not taken",
+    "WeightedCrossEntropyLoss.wants: self.weight_from == 'prediction' -> self.weight_from != 'prediction'"
+    " (line 2, column 16)": "without the sums the sizes come from the probabilities: slower, and the same",
     "WeightedCrossEntropyLoss.price: s.fp -> s.fn (line 5, column 9)": "the engine gives both or none",
     "WeightedCrossEntropyLoss.price: s.fn -> s.fp (line 5, column 30)": "the engine gives both or none",
     "WeightedCrossEntropyLoss.price: 1.0 -> 2.0 (line 11, column 65)": "stands in for a size of 0",
