@@ -189,7 +189,7 @@ class _Fields(torch.autograd.Function):
 
         ctx.save_for_backward(a, b)
         ctx.wanted = wanted
-        out = torch.empty(len(wanted), *a.shape[:-1])
+        out = a.new_empty(len(wanted), *a.shape[:-1])
         _run(k.fields, _numbers(wanted), a, b, out)
         return tuple(out)
 
@@ -203,7 +203,7 @@ class _Fields(torch.autograd.Function):
             values = [getattr(known, name) for name in ctx.wanted]
             (gradient,) = torch.autograd.grad(values, a, upstream, create_graph=True)
             return gradient, None, None
-        gradient = torch.empty(a.shape)
+        gradient = a.new_empty(a.shape)
         _run(k.gradient, _numbers(ctx.wanted), a, b, torch.stack(upstream), gradient)
         return gradient, None, None
 
@@ -215,14 +215,14 @@ def _numbers(wanted: tuple[str, ...]) -> Any:
 def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     """All boxes, on as many threads as torch uses."""
     from . import box_kernels as k
-    from .cpu import _pool, compiling
+    from .cpu import _fresh, _pool, compiling
 
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4
     threads = max(1, min(torch.get_num_threads(), count // _ALONE))
 
     def work(begin: int, end: int) -> None:
-        kernel(begin, end, torch.empty(k.ROWS * k.LANES).numpy(), numbers, *arrays)
+        kernel(begin, end, _fresh(k.ROWS * k.LANES).numpy(), numbers, *arrays)
 
     with compiling():  # here: in a thread it could deadlock on the import lock
         work(0, 0 if threads > 1 else count)

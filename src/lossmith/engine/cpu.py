@@ -102,7 +102,7 @@ class _Sums(torch.autograd.Function):
         job = _Job(problem)
         partial = np.zeros((job.chunks, job.table_shape[1], job.grid.channels))
         limits = np.full((job.chunks + 1, 2), [np.inf, -np.inf])  # of the target; one more, so it is never empty
-        u = torch.empty(job.u_shape if problem.want.u else 0)
+        u = _fresh(*(job.u_shape if problem.want.u else (0,)))
         job.run(job.forward, partial, limits, *([] if job.soft else [u.view(-1).numpy()]))
 
         table = torch.from_numpy(partial.reshape(job.grid.images, job.grid.chunks_per_image, *partial.shape[1:]).sum(1))
@@ -136,13 +136,13 @@ def _gather(table: Tensor, rows: tuple[int, ...]) -> Tensor:
 
 def _gradient(problem: Problem, upstream_u: Tensor | None, upstream: dict[str | Curve, Tensor | None]) -> Tensor:
     job = _Job(problem)
-    table = torch.zeros(job.table_shape)
+    table = _fresh(*job.table_shape).zero_()
     for name, rows in _rows(problem).items():
         gradient = upstream[name]
         if gradient is not None:
             for i, row in enumerate(rows):
                 table[:, row] = gradient if len(rows) == 1 else gradient[..., i]
-    flat_u = torch.empty(0) if upstream_u is None else upstream_u.contiguous().view(-1)
+    flat_u = _fresh(0) if upstream_u is None else upstream_u.contiguous().view(-1)
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
         out = torch.empty_like(problem.logits, memory_format=torch.contiguous_format)
@@ -247,8 +247,13 @@ class _Job:
         """Working memory of one thread. torch aligns it to whole cache lines, NumPy would not."""
         from . import kernels as k
 
-        rows = torch.empty((3, self.grid.channels, k.LANES) if self.soft else (self.grid.channels, k.LANES))
-        return rows.numpy(), torch.empty((k.LANE_ROWS, k.LANES)).numpy()
+        rows = _fresh(*([3] if self.soft else []), self.grid.channels, k.LANES)
+        return rows.numpy(), _fresh(k.LANE_ROWS, k.LANES).numpy()
+
+
+def _fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Memory for the kernels to write to: on the CPU and of this type, whatever the process has for a default."""
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 @contextmanager
@@ -289,7 +294,7 @@ def _label_and_weight(problem: Problem) -> tuple[Tensor, Tensor]:
     images, channels, *space = logits.shape
     target = target if target.is_floating_point() else target.long()  # or a uint8 156 would equal −100
     valid = target != problem.ignore_index
-    weight = torch.ones((), dtype=torch.float32).expand(images, *space)
+    weight = torch.ones((), dtype=torch.float32, device="cpu").expand(images, *space)
     if problem.weight is not None:
         weight = problem.weight.detach().float()
     if problem.sample is not None:
@@ -299,7 +304,9 @@ def _label_and_weight(problem: Problem) -> tuple[Tensor, Tensor]:
             valid = valid.unsqueeze(1)
             target = target.unsqueeze(1)
             if problem.task == "multilabel":
-                target = target == torch.arange(channels).view(-1, *[1] * len(space))
+                target = target == torch.arange(channels, dtype=torch.long, device=target.device).view(
+                    -1, *[1] * len(space)
+                )
         weight = weight.unsqueeze(1).expand(logits.shape)
     if problem.weight is None and problem.sample is None and bool(valid.all()):
         return target.long(), weight

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import Problem, Ranking, ranking
-from .cpu import _ask_for_huge_pages, _field, _Job, _pixel_stride
+from .cpu import _ask_for_huge_pages, _field, _fresh, _Job, _pixel_stride
 
 BITS = 62  # of a count
 
@@ -31,7 +31,7 @@ def ranked(problem: Problem, how: Ranking) -> tuple[Tensor, Tensor]:
 
 def _factor(problem: Problem, how: Ranking) -> Tensor | None:
     """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold. None if a weight is not finite."""
-    factor = torch.ones(len(problem.logits))
+    factor = _fresh(len(problem.logits)).fill_(1.0)
     weights = [x.detach().float() for x in (problem.weight, problem.sample) if x is not None]
     if problem.sample is not None and not how.per_image:
         factor = problem.sample.detach().float()
@@ -86,7 +86,7 @@ class _RankingJob(_Job):
         from . import kernels as k
 
         if not self.how.hinge:
-            return torch.ones(self.groups, self.grid.channels, dtype=torch.float64)
+            return _fresh(self.groups, self.grid.channels, dtype=torch.float64).fill_(1.0)
         largest = np.zeros((self.chunks, self.grid.channels), np.float32)
         self.arguments = (*self.common, *self.channelwise)
         self.run(k.largest_errors, largest)
@@ -124,9 +124,9 @@ class _RankingJob(_Job):
     def _scratch(self) -> tuple[Any, ...]:
         from . import kernels as k
 
-        rows = torch.empty(2, self.grid.channels, k.LANES)
-        lane = torch.empty(k.LANE_ROWS, k.LANES)
-        places = torch.empty(k.LANES, dtype=torch.int32)
-        amounts = torch.empty(k.LANES, dtype=torch.int64)
+        rows = _fresh(2, self.grid.channels, k.LANES)
+        lane = _fresh(k.LANE_ROWS, k.LANES)
+        places = _fresh(k.LANES, dtype=torch.int32)
+        amounts = _fresh(k.LANES, dtype=torch.int64)
         self.counts.append(np.zeros((self.groups, self.grid.channels, 2 * self.slots), np.int64))
         return rows.numpy(), lane.numpy(), places.numpy(), amounts.numpy(), self.counts[-1]
