@@ -30,6 +30,7 @@ SURE = 30.0  # the logit of a certain answer: p = 1 − 9e-14
 MOVES: dict[tuple[str, str], list[Any]] = {  # where doubling says nothing
     ("ohem", "thresh"): [0.95],
     ("ohem", "min_kept"): [64],
+    ("ce", "pos_weight"): [3.0],
     ("wce", "clamp"): [(0.5, 2.0)],
     ("focal", "alpha"): [0.25, 0.75],
     ("power_ce", "frequencies"): [[9.0, 1.0]],

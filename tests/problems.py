@@ -6,16 +6,18 @@ Nothing here names a loss: a loss that is added to the catalogue is tried on all
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import pytest
 import torch
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.loss import Dense
+from lossmith.loss import ClassLoss, Dense
 from lossmith.names import SHARED
-from lossmith.settings import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, Spacing
+from lossmith.settings import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, PositiveWeight, Spacing
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
@@ -110,9 +112,12 @@ def shared_settings(problem: Problem, cls: type[Dense]) -> list[dict[str, Any]]:
         {"per_image": False, "class_weight": weights},
         {"per_image": False, "reduction": "sum"},
         {"include_background": False},
+        {"classes": (1, 0)},
     ]
-    if problem.task != "binary":
-        some.append({"classes": (1, 0)})
+    if problem.task == "binary":  # there is one class: what chooses among classes, or weighs them, is refused
+        choices = {"classes", "include_background"}
+        of_classes = issubclass(cls, ClassLoss) and cls.family != "sum"
+        some = [s for s in some if not s.keys() & (choices | {"class_weight"} if of_classes else choices)]
     return allowed(some, cls)
 
 
@@ -128,6 +133,8 @@ def nudges(cls: type[Dense], task: str, n_classes: int, axes: int = 2) -> list[d
 
 def _others(hint: Any, default: Any, task: str, n_classes: int, axes: int) -> list[Any]:
     options = get_args(hint)
+    if hint == PositiveWeight:
+        return [] if task == "multiclass" else [2.5]
     if hint == Levels:
         return [64]
     if hint == Spacing:
@@ -193,10 +200,55 @@ def build(row: Any, problem: Problem, **more: Any) -> Dense:
 
 
 def with_rows(argument: str = "row") -> Any:
-    import pytest
-
     return pytest.mark.parametrize(argument, ROWS, ids=lambda row: row.name)
 
 
 def pairs(options: list[Any]) -> list[tuple[Any, Any]]:
     return list(itertools.combinations(options, 2))
+
+
+# ---- one call of every loss, boxes and distributions included --------------------------------------------------------
+
+CHANNELS = {"binary": 1, "multiclass": 4, "soft labels": 4, "multilabel": 3}
+
+
+def arguments(row: Any, task: str) -> tuple[Callable[[], ls.Loss], tuple[Any, ...], dict[str, Any]]:
+    """How to build a loss, with numbers among its settings; float32 inputs; keywords of the call."""
+    if issubclass(row.cls, Dense):
+        channels = CHANNELS[task]
+        logits, labels = logits_of(2, channels, 9, 31).float(), labels_of(max(channels, 2), 2, 9, 31)
+        given: dict[str, Any] = {"weight": chances_of(2, 9, 31).float()}
+        if task == "multilabel":
+            labels = labels_of(2, 2, channels, 9, 31)
+            given = {"label_mask": torch.tensor([[True, False, True], [True, True, False]])}
+        if task == "binary":
+            given = {"weight": torch.tensor([0.5, 2.0])}
+        if task == "soft labels":
+            labels = shares_of(2, channels, 9, 31).float()
+        settings = needed(row.cls, logits) | {"task": "multiclass" if task == "soft labels" else task}
+        settings["ignore_index"] = IGNORED
+        if "class_weight" in row.cls.fields and task != "binary":
+            settings["class_weight"] = [0.5 + 0.25 * k for k in range(channels)]
+        return (lambda: row.cls(**settings)), (logits, labels), given
+    given = {"weight": torch.tensor([0.5, 1.0, 0.0, 2.0, 1.0, 1.0])}
+    z = logits_of(6, 4).float()
+    if row.name == "gfl":
+        points, strides = z[:, :2].exp() * 20, torch.full((6,), 8.0)
+        boxes = torch.cat([points - 20 * z[:, 2:].sigmoid(), points + 20], 1)
+        labels = torch.tensor([0, 1, 2, 3, 1, 0])
+        return row.cls, (z[:, :3].clone(), logits_of(6, 4, 9).float(), points, strides, labels, boxes), given
+    if row.family in ("box", "regression"):
+        at = logits_of(6, 2, seed=1).float()
+        return row.cls, (torch.cat([at, at + z[:, :2].exp()], 1), torch.cat([at - 0.1, at + z[:, 2:].exp()], 1)), given
+    if row.name == "dfl":
+        return row.cls, (logits_of(6, 9).float(), 8 * z[:, 0].sigmoid()), given
+    return row.cls, (z, logits_of(6, 4, seed=2).float().sigmoid()), given
+
+
+PAIRS = [
+    (row, task)
+    for row in ls.catalogue()
+    for task in (CHANNELS if issubclass(row.cls, Dense) else [row.family])
+    if not issubclass(row.cls, Dense) or task.replace("soft labels", "multiclass") in row.cls.tasks
+]
+by_pair = pytest.mark.parametrize(("row", "task"), PAIRS, ids=[f"{row.name}-{task}" for row, task in PAIRS])

@@ -22,16 +22,21 @@ def refuse_class_weight(call):
         raise TypeError("this loss has its own prices and takes no class_weight")
 
 
-def ce(logits, target, *, label_smoothing=0.0, **call):
+def ce(logits, target, *, label_smoothing=0.0, pos_weight=None, **call):
     """Cross-entropy, Σ_k r_k cw_k u_k, u_k = −ln p_k (Shannon 1948); smoothing of Szegedy et al. 2016.
 
     A smoothed label t costs (1 − ε) cw_t u_t + ε/L Σ_k cw_k u_k over the L labels (L = 2 for a sigmoid, which is
     y(1 − ε) + ε/2); what it adds to the denominator is cw_t still.
+
+    pos_weight p multiplies what "yes" costs: p y (−ln σ) + (1 − y)(−ln(1 − σ)), for a sigmoid. Not in the denominator.
     """
 
     def price(row, cw):
         u = [event(row.z, k)[0] for k in range(len(row.z))]
         cost = [times(c, u_k) for c, u_k in zip(cw, u, strict=True)]
+        if pos_weight is not None:
+            no, yes = cost
+            cost = [no, times(float(pos_weight[row.channel] if np.ndim(pos_weight) else pos_weight), yes)]
         spread = math.fsum(cost) / len(cost) if label_smoothing else 0.0
         return math.fsum(
             times(r, (1.0 - label_smoothing) * c + label_smoothing * spread) for r, c in zip(row.r, cost, strict=True)

@@ -190,9 +190,9 @@ def class_points(logits, target, *, task, weight, ignore_index, per_image, both_
 
 
 def included(channels, task, classes, include_background) -> list[int]:
-    """The classes that count. There is a background, class 0, only in multiclass."""
+    """The classes that count. The background is class 0; a single channel is the foreground."""
     chosen = list(range(channels)) if classes is None else [int(c) for c in classes]
-    return [c for c in chosen if include_background or task != "multiclass" or c != 0]
+    return [c for c in chosen if include_background or task == "binary" or c != 0]
 
 
 def reduce_groups(values, mean_weight, reduction):

@@ -640,7 +640,7 @@ ERRORS = [
     (lambda: ls.GIoULoss()(B, B, weight=-torch.ones(5)), ValueError, ["weights must be >= 0, got -1"]),
     (lambda: ls.GIoULoss()(B, B, denominator=-1), ValueError, ["denominator must be one number >= 0"]),
     (lambda: ls.GIoULoss(reduction="sum")(B, B, denominator=1), ValueError, ["belongs to reduction='mean'"]),
-    (lambda: ls.GIoULoss(fmt="xyhw"), TypeError, ["fmt must be one of 'xyxy', 'xywh', 'cxcywh'", "'xyhw'"]),
+    (lambda: ls.GIoULoss(fmt="xyhw"), ValueError, ["fmt must be one of 'xyxy', 'xywh', 'cxcywh'", "'xyhw'"]),
     (lambda: ls.GIoULoss() + ls.DIoULoss(fmt="xywh"), ValueError, ["agree on fmt", "giou has 'xyxy'"]),
     (lambda: ls.GIoULoss(ignore_index=3), TypeError, ["GIoULoss has no setting 'ignore_index'"]),
     (lambda: (ls.GIoULoss() + ls.DiceLoss())(B, B), TypeError, ["reads 2 different inputs", "box=(input, target)"]),

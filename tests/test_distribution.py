@@ -627,7 +627,7 @@ def test_wrong_call(case):
 
 
 def test_wrong_settings():
-    with pytest.raises(TypeError, match="box must have fmt='xyxy' and reduction='mean', got GIoULoss"):
+    with pytest.raises(ValueError, match="box must have fmt='xyxy' and reduction='mean', got GIoULoss"):
         ls.GeneralizedFocalLoss(box=ls.GIoULoss(fmt="xywh"))
     with pytest.raises(TypeError, match="box must be a BoxLoss"):
         ls.GeneralizedFocalLoss(box=ls.DiceLoss())

@@ -32,22 +32,6 @@ def agree(a, b, tolerance=2e-6):
         torch.testing.assert_close(one.double(), other.double(), rtol=2e-5, atol=tolerance * scale)
 
 
-def test_use_engine_is_a_setter_and_a_context():
-    assert engine._choice == "auto"
-    with ls.use_engine("plain"):
-        assert engine._choice == "plain"
-        with ls.use_engine("fused"):
-            assert engine._choice == "fused"
-        assert engine._choice == "plain"
-    assert engine._choice == "auto"
-    ls.use_engine("plain")
-    assert engine._choice == "plain"
-    ls.use_engine("auto")
-    with pytest.raises(ZeroDivisionError), ls.use_engine("plain"):
-        raise ZeroDivisionError
-    assert engine._choice == "auto"
-
-
 REFUSED = [
     (LOSS, logits_of(2, 3, 4), labels_of(3, 2, 4), "torch.float64"),
     (
@@ -189,21 +173,6 @@ def test_import_brings_torch_and_numpy_only():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_without_numba_it_says_so_once_and_runs():
-    code = (
-        "import sys, warnings; sys.modules['numba'] = None\n"
-        "import importlib.util as u; found = u.find_spec\n"
-        "import lossmith.engine as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
-        "import torch, lossmith as ls\n"
-        "with warnings.catch_warnings(record=True) as seen:\n"
-        "    warnings.simplefilter('always')\n"
-        "    for _ in range(2): ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))\n"
-        "print([str(w.message) for w in seen])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['lossmith runs without its fast CPU kernels: pip install numba']"
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ CALLS = [
     (ls.DiceLoss(), (ONE, Y + 255), ValueError, ["holds 255", "0 to 1", "(mask > 0)"]),
     (ls.DiceLoss(), (Z, Y + 255), ValueError, ["holds 255", "ignore_index=255"]),
     (ls.DiceLoss(), (Z, (Y + 156).to(torch.uint8)), ValueError, ["holds 156"]),
-    (ls.DiceLoss(), (ONE, ONE + 1.5), ValueError, ["holds 1.5", "0 to 1"]),
+    (ls.DiceLoss(), (ONE, ONE + 1.5), ValueError, ["holds 1.5", "0 to 1", "sigmoid()", "clamp(0, 1)"]),
     (ls.DiceLoss(task="multilabel"), (Z, Y + 4), ValueError, ["holds 4", "0 to 3"]),
     # settings that do not fit the input
     (ls.DiceLoss(classes=(1, 3)), (Z, Y), ValueError, ["classes=(1, 3) names class 3", "C = 3"]),
@@ -52,7 +52,8 @@ CALLS = [
         ValueError,
         ["class_weight needs 2", "(negative, positive)"],
     ),
-    (ls.DiceLoss(class_weight=[1, 2, 3]), (ONE, Y), ValueError, ["class_weight needs 2", "(negative, positive)"]),
+    (ls.DiceCELoss(class_weight=[1, 2, 3]), (ONE, Y), ValueError, ["class_weight needs 2", "(negative, positive)"]),
+    (ls.DiceLoss(class_weight=[0, 0]), (ONE, Y), ValueError, ["class_weight has no effect on dice with one channel"]),
     (ls.FocalLoss(alpha=0.25), (Z, Y), ValueError, ["alpha=0.25 is one number", "3 classes"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (Z, Y), ValueError, ["alpha needs 3 values"]),
     (ls.FocalLoss(alpha=[0.5, 1.0]), (ONE, Y), ValueError, ["one per channel (1), got 2"]),
@@ -76,6 +77,8 @@ WEIGHTS = [
     ({"weight": torch.tensor([1.0, -1.0])}, ValueError, ["weights must be >= 0, got -1"]),
     ({"denominator": torch.ones(2)}, ValueError, ["the denominator must be one number >= 0"]),
     ({"denominator": -1.0}, ValueError, ["the denominator must be one number >= 0, got -1.0"]),
+    ({"denominator": math.inf}, ValueError, ["the denominator must be one number >= 0, got inf", "every loss 0"]),
+    ({"denominator": torch.tensor(math.inf)}, ValueError, ["one number >= 0, got tensor(inf), which"]),
     ({"denominator": "a"}, ValueError, ["the denominator must be one number >= 0, got 'a'"]),
     ({"mask": torch.ones(2)}, TypeError, ["takes no 'mask' in a call", "weight"]),
 ]
@@ -103,44 +106,54 @@ def test_a_text_nested_too_deeply():
 
 
 SETTINGS = [
-    (lambda: ls.DiceLoss(smoth=1), ["DiceLoss has no setting 'smoth'", "did you mean 'smooth'?"]),
-    (lambda: ls.DiceLoss(zzz=1), ["no setting 'zzz'", "there are:", "smooth"]),
-    (lambda: ls.DiceLoss(smooth=-1), ["smooth must be a number >= 0", "-1"]),
-    (lambda: ls.DiceLoss(smooth="1"), ["smooth must be a finite number", "'1'"]),
-    (lambda: ls.DiceLoss(smooth=math.nan), ["smooth must be a finite number", "nan"]),
-    (lambda: ls.DiceLoss(squared=1), ["squared must be True or False"]),
-    (lambda: ls.DiceLoss(reduction="avg"), ["reduction must be one of 'mean', 'sum', 'none'", "'avg'"]),
-    (lambda: ls.DiceLoss(absent="max"), ["absent must be one of 'smooth', 'skip'"]),
-    (lambda: ls.DiceLoss(classes="0"), ["classes must be a list of integers"]),
-    (lambda: ls.DiceLoss(ignore_index=1.5), ["ignore_index must be an integer"]),
-    (lambda: ls.DiceLoss(task="multi"), ["task must be one of 'multiclass', 'binary', 'multilabel'"]),
-    (lambda: ls.DiceLoss(class_weight=["a"]), ["class_weight must be a list of finite numbers >= 0"]),
-    (lambda: ls.DiceLoss(class_weight=[1.0, -1.0]), ["class_weight must be a list of finite numbers >= 0"]),
-    (lambda: ls.DiceLoss(class_weight=[]), ["class_weight must be a list of finite numbers >= 0"]),
-    (lambda: ls.DiceLoss(classes=[]), ["classes must be a list of integers"]),
-    (lambda: ls.DiceLoss(smooth=10**400), ["smooth must be a finite number"]),
-    (lambda: ls.DiceLoss(ignore_index=2**70), ["ignore_index must be an integer"]),
-    (lambda: ls.parse("dice", gamma=3), ["no loss here has a setting 'gamma'", "none of DiceLoss() does"]),
-    (lambda: ls.parse(None), ["parse reads a text", "NoneType"]),
-    (lambda: ls.DiceLoss(class_weight=[math.inf]), ["class_weight must be a list of finite numbers"]),
-    (lambda: ls.FocalLoss(gamma=-0.1), ["gamma must be a number >= 0"]),
-    (lambda: ls.FocalTverskyLoss(exponent=0.0), ["exponent must be a number >= 0.001", "got 0.0"]),
-    (lambda: ls.LogDiceLoss(exponent=0.0), ["exponent must be a number >= 0.001"]),
-    (lambda: ls.ExpLogLoss(gamma=0.0), ["gamma must be a number >= 0.001"]),
-    (lambda: ls.SIoULoss(theta=0.0), ["theta must be a number >= 0.001"]),
-    (lambda: ls.UnifiedFocalLoss(gamma=1.0), ["UnifiedFocalLoss: gamma must be a number in [0, 0.999], got 1.0"]),
-    (lambda: ls.FocalLoss(alpha=2.0), ["alpha must be a number in [0, 1]"]),
-    (lambda: ls.CrossEntropyLoss(label_smoothing=1.1), ["label_smoothing must be a number in [0, 1]"]),
-    (lambda: ls.GeneralizedDiceLoss(class_weight=[1, 2]), ["takes no class_weight", "its weights come from the sizes"]),
-    (lambda: ls.parse("dice", smoth=1), ["no loss here has a setting 'smoth'", "did you mean 'smooth'?"]),
+    (lambda: ls.DiceLoss(smoth=1), TypeError, ["DiceLoss has no setting 'smoth'", "did you mean 'smooth'?"]),
+    (lambda: ls.DiceLoss(zzz=1), TypeError, ["no setting 'zzz'", "there are:", "smooth"]),
+    (lambda: ls.DiceLoss(smooth=-1), ValueError, ["smooth must be a number >= 0", "-1"]),
+    (lambda: ls.DiceLoss(smooth="1"), TypeError, ["smooth must be a finite number", "'1'"]),
+    (lambda: ls.DiceLoss(smooth=math.nan), ValueError, ["smooth must be a finite number", "nan"]),
+    (lambda: ls.DiceLoss(squared=1), TypeError, ["squared must be True or False"]),
+    (lambda: ls.DiceLoss(reduction="avg"), ValueError, ["reduction must be one of 'mean', 'sum', 'none'", "'avg'"]),
+    (lambda: ls.DiceLoss(absent="max"), ValueError, ["absent must be one of 'smooth', 'skip'"]),
+    (lambda: ls.DiceLoss(classes="0"), TypeError, ["classes must be a list of integers"]),
+    (lambda: ls.DiceLoss(ignore_index=1.5), TypeError, ["ignore_index must be an integer"]),
+    (lambda: ls.DiceLoss(task="multi"), ValueError, ["task must be one of 'multiclass', 'binary', 'multilabel'"]),
+    (lambda: ls.DiceLoss(class_weight=["a"]), TypeError, ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(class_weight=[1.0, -1.0]), ValueError, ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(class_weight=[]), ValueError, ["class_weight must be a list of finite numbers >= 0"]),
+    (lambda: ls.DiceLoss(classes=[]), ValueError, ["classes must be a list of integers"]),
+    (lambda: ls.DiceLoss(smooth=10**400), ValueError, ["smooth must be a finite number"]),
+    (lambda: ls.DiceLoss(ignore_index=2**70), ValueError, ["ignore_index must be an integer"]),
+    (lambda: ls.parse("dice", gamma=3), TypeError, ["no loss here has a setting 'gamma'", "none of DiceLoss() does"]),
+    (lambda: ls.parse(None), TypeError, ["parse reads a text", "NoneType"]),
+    (lambda: ls.DiceLoss(class_weight=[math.inf]), ValueError, ["class_weight must be a list of finite numbers"]),
+    (lambda: ls.FocalLoss(gamma=-0.1), ValueError, ["gamma must be a number >= 0"]),
+    (lambda: ls.FocalTverskyLoss(exponent=0.0), ValueError, ["exponent must be a number >= 0.001", "got 0.0"]),
+    (lambda: ls.LogDiceLoss(exponent=0.0), ValueError, ["exponent must be a number >= 0.001"]),
+    (lambda: ls.ExpLogLoss(gamma=0.0), ValueError, ["gamma must be a number >= 0.001"]),
+    (lambda: ls.SIoULoss(theta=0.0), ValueError, ["theta must be a number >= 0.001"]),
+    (
+        lambda: ls.UnifiedFocalLoss(gamma=1.0),
+        ValueError,
+        ["UnifiedFocalLoss: gamma must be a number in [0, 0.999], got 1.0"],
+    ),
+    (lambda: ls.FocalLoss(alpha=2.0), ValueError, ["alpha must be a number in [0, 1]"]),
+    (lambda: ls.CrossEntropyLoss(label_smoothing=1.1), ValueError, ["label_smoothing must be a number in [0, 1]"]),
+    (
+        lambda: ls.GeneralizedDiceLoss(class_weight=[1, 2]),
+        TypeError,
+        ["takes no class_weight", "its weights come from the sizes"],
+    ),
+    (lambda: ls.parse("dice", smoth=1), TypeError, ["no loss here has a setting 'smoth'", "did you mean 'smooth'?"]),
 ]
 
 
-@pytest.mark.parametrize("case", SETTINGS, ids=lambda case: case[1][0][:40])
+@pytest.mark.parametrize("case", SETTINGS, ids=lambda case: case[2][0][:40])
 def test_wrong_setting(case):
-    make, words = case
-    with pytest.raises(TypeError) as error:
+    """A wrong type is a TypeError, a wrong value of the right type a ValueError, as in torch and in Python."""
+    make, kind, words = case
+    with pytest.raises(kind) as error:
         make()
+    assert type(error.value) is kind
     for word in words:
         assert word in str(error.value)
 

@@ -98,7 +98,11 @@ def test_masks_go_with_any_type(text, task, engine):
     one_hot = torch.nn.functional.one_hot(labels, 4).movedim(-1, 1)
     for target in (labels, one_hot):
         expected = loss(logits.double(), target, label_mask=mask)
-        for dtype in (torch.uint8, torch.int16, torch.bool):
+        for dtype in (
+            torch.uint8,
+            torch.int16,
+            *([torch.bool] if target is one_hot else []),
+        ):  # bool names no class of 4
             close(loss(logits, target.to(dtype), label_mask=mask), expected, 2e-6)
 
 

@@ -178,7 +178,7 @@ def test_wrong_calls():
         ValueError, match=r"weight must be \(5,\), one per row, or \(5, 4\), one per element, got \(4,\)"
     ):
         ls.L1Loss()(x, x, weight=torch.ones(4))
-    with pytest.raises(TypeError, match="beta must be a number >= 0, got -1"):
+    with pytest.raises(ValueError, match="beta must be a number >= 0, got -1"):
         ls.SmoothL1Loss(beta=-1)
 
 

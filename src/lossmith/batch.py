@@ -17,7 +17,8 @@ from .distance import signed_distances
 from .engine import Curve, Event, Problem, Ranking, Want
 from .engine.field import labels_and_valid, probabilities, whole
 from .engine.mapped import Error, mapped
-from .engine.plain import can_look, floating, like, likeliest, validated
+from .engine.plain import floating, like, likeliest, validated
+from .engine.tensors import can_look, indices
 from .validation import check_range, checked_denominator, checked_distance, checked_mask, fit, merged, split_weight
 
 if TYPE_CHECKING:
@@ -284,7 +285,8 @@ class Batch:
     def labels(self) -> tuple[Tensor, Tensor]:
         """Hard labels, 0 where ignored, and which are valid: (N, *S), or (N, C, *S) of no and yes under a sigmoid."""
         if self._all_count and self.softmax and self.problem.hard:
-            return self.problem.target.long(), torch.ones((), dtype=torch.bool).expand(self.problem.target.shape)
+            target = self.problem.target
+            return target.long(), torch.ones((), dtype=torch.bool, device=target.device).expand(target.shape)
         return labels_and_valid(self.problem)
 
     @property
@@ -293,7 +295,7 @@ class Batch:
         labels, valid = self.labels
         if not self.softmax:
             return labels > 0, valid
-        classes = torch.arange(self.n_classes, device=labels.device).reshape(-1, *[1] * len(self.space))
+        classes = indices(self.n_classes, labels, len(self.space))
         return (labels.unsqueeze(1) == classes) & valid.unsqueeze(1), valid.unsqueeze(1).expand_as(self.problem.logits)
 
     def distance(self, spacing: Sequence[float] | None) -> Tensor:
@@ -312,6 +314,12 @@ class Batch:
     def _distances(self, masks: Tensor, spacing: Sequence[float] | None) -> Tensor:
         if not self.space:
             return torch.zeros_like(self.problem.logits)  # a single pixel has no boundary
+        if len(self.space) > 3:
+            raise ValueError(
+                f"{self.who}: distances are measured along one to three axes, and logits "
+                f"{tuple(self.problem.logits.shape)} have {len(self.space)}: fold one into the batch, as for frames "
+                "logits.movedim(2, 1).flatten(0, 1), and the target likewise"
+            )
         double = self.problem.logits.dtype == torch.float64
         return signed_distances(masks, self.masks[1], spacing, double=double).to(self.problem.logits.device)
 
@@ -342,6 +350,16 @@ class Batch:
         if self.softmax:
             return price
         return price.unsqueeze(0) if self.task == "binary" else price.unsqueeze(1).expand(-1, 2)
+
+    def per_channel(self, given: Tensor | float, name: str) -> Tensor:
+        """What is one number, or one for each channel of yes and no, as (C,)."""
+        listed = isinstance(given, Tensor)
+        numbers = given.to(self.stats.n).flatten() if isinstance(given, Tensor) else self.stats.n.new_full((1,), given)
+        if listed and len(numbers) != self.n_classes:
+            raise ValueError(
+                f"{self.who}: {name} needs one number, or one per channel ({self.n_classes}), got {len(numbers)}"
+            )
+        return numbers.expand(self.n_classes)
 
     def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
         """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""

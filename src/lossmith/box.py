@@ -18,6 +18,7 @@ from .engine import power
 from .engine.boxes import Overlap, over, plain_overlap
 from .pair import ElementLoss, Format, Pair, corners
 from .settings import Fraction, NonNegative, Positive
+from .validation import unwrapped
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
 _FLOOR = 1e-6  # an IoU, or an error of shape, below which logarithms and roots would have slopes without bound
@@ -257,7 +258,7 @@ def pairwise_iou(a: Tensor, b: Tensor, kind: Kind = "iou", fmt: Format = "xyxy")
     """
     if kind not in _KINDS:
         raise ValueError(f"pairwise_iou: kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
-    _check("pairwise_iou", fmt, a, b)
+    a, b = _checked("pairwise_iou", fmt, a, b)
     dtype = torch.float64 if a.dtype == torch.float64 else torch.float32
     a, b = corners(a.to(dtype), fmt), corners(b.to(dtype), fmt)
     loss = _KINDS[kind]()
@@ -280,7 +281,7 @@ def encode_distances(points: Tensor, boxes: Tensor, stride: Tensor | float, fmt:
     >>> ls.box.encode_distances(torch.tensor([[8.0, 8.0]]), torch.tensor([[0.0, 4.0, 24.0, 8.0]]), stride=8)
     tensor([[1.0000, 0.5000, 2.0000, 0.0000]])
     """
-    _check("encode_distances", fmt, boxes)
+    (boxes,) = _checked("encode_distances", fmt, boxes)
     sides = corners(boxes, fmt)
     return torch.cat([points - sides[..., :2], sides[..., 2:] - points], -1) / _per_row(stride)
 
@@ -292,7 +293,7 @@ def decode_distances(points: Tensor, distances: Tensor, stride: Tensor | float) 
     >>> ls.box.decode_distances(torch.tensor([[8.0, 8.0]]), torch.tensor([[1.0, 0.5, 2.0, 0.0]]), stride=8)
     tensor([[ 0.,  4., 24.,  8.]])
     """
-    _check("decode_distances", "xyxy", distances)
+    (distances,) = _checked("decode_distances", "xyxy", distances)
     distances = distances * _per_row(stride)
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
 
@@ -301,7 +302,7 @@ def _per_row(stride: Tensor | float) -> Tensor | float:
     return stride.unsqueeze(-1) if isinstance(stride, Tensor) and stride.ndim else stride
 
 
-def _check(who: str, fmt: Format, *boxes: Tensor) -> None:
+def _checked(who: str, fmt: Format, *boxes: Tensor) -> tuple[Tensor, ...]:
     if fmt not in get_args(Format):
         raise ValueError(f"{who}: fmt must be one of {', '.join(map(repr, get_args(Format)))}, got {fmt!r}")
     for some in boxes:
@@ -310,3 +311,4 @@ def _check(who: str, fmt: Format, *boxes: Tensor) -> None:
             raise TypeError(f"{who}: boxes must be floating-point tensors, got {kind}; use .float()")
         if some.ndim == 0 or some.shape[-1] != 4:
             raise ValueError(f"{who}: boxes must be (…, 4), got {tuple(some.shape)}")
+    return tuple(unwrapped(who, boxes, {fmt}))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .engine import power, scores
-from .engine.plain import can_look
+from .engine.tensors import can_look, indices
 from .pair import ElementLoss, Elements
 from .settings import NonNegative
 
@@ -267,7 +267,7 @@ def _dense(who: str, logits: Tensor, target: Any, weight: Tensor | None) -> Tens
             "background; a point to be ignored has weight 0"
         )
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    own = labels.unsqueeze(-1) == torch.arange(n_classes, device=logits.device)
+    own = labels.unsqueeze(-1) == indices(n_classes, logits)
     dense = torch.where(own, quality.to(wide).unsqueeze(-1), 0.0)
     return dense if can_look(labels) else dense.masked_fill(outside.unsqueeze(-1), torch.nan)
 

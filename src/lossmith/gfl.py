@@ -61,10 +61,10 @@ class GeneralizedFocalLoss(Loss):
     beta: NonNegative = 2.0
     box: BoxLoss = GIoULoss()
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        super().__init__(*unnamed, **given)
         if self.box.fmt != "xyxy" or self.box.reduction != "mean":
-            raise TypeError(f"GeneralizedFocalLoss: box must have fmt='xyxy' and reduction='mean', got {self.box!r}")
+            raise ValueError(f"GeneralizedFocalLoss: box must have fmt='xyxy' and reduction='mean', got {self.box!r}")
         self._terms: list[tuple[Weight, Loss]] = [
             (1.0, QualityFocalLoss(beta=self.beta)),
             (self.box_weight, self.box),

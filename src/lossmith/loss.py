@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from .batch import Batch
 from .engine import Task, Want
+from .engine.tensors import everywhere
 from .schedule import Ramp, Schedule
 from .settings import Classes, Settings
+from .validation import unwrapped
 
 Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
@@ -88,7 +90,7 @@ class Loss(Settings):
         Returns:
             a scalar in float32 (float64 for float64 logits), or with reduction="none" the family's natural shape.
         """
-        batches = self.open(inputs, call)
+        batches = self._read(inputs, call)
         total: Tensor | None = None
         for weight, term in self.terms:
             part = _weighed(weight, term.value(batches[term.slot]))
@@ -103,13 +105,25 @@ class Loss(Settings):
         """
         out: dict[str, Tensor] = {}
         with torch.no_grad():
-            batches = self.open(inputs, call)
+            batches = self._read(inputs, call)
             for weight, term in self.terms:
                 batch = batches[term.slot]
                 value = term.class_values(batch) if per_class else None
                 value = term.value(batch) if value is None else value
                 out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call, term.slot).detach()
         return out
+
+    def _read(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
+        """One batch per slot, of ordinary tensors, that no setting is without effect on."""
+        formats = {term.settings()["fmt"] for _, term in self.terms if "fmt" in term.fields}
+        inputs, call = unwrapped(self._who(), (inputs, call), formats)
+        batches = self.open(inputs, call)
+        for _, addend in self.addends:
+            addend.suits(batches[addend.terms[0][1].slot])
+        return batches
+
+    def suits(self, batch: Any) -> None:
+        """Raises a ValueError that names a setting which would have no effect on this input."""
 
     def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """Reads the call: one batch per slot."""
@@ -165,7 +179,10 @@ class Loss(Settings):
         total = amount.sum()
         if self.reduction == "sum":
             return total
-        count = weight.sum() if denominator is None else torch.as_tensor(denominator).to(total)
+        if denominator is None:
+            count = weight.sum()
+        else:
+            count = denominator.to(total) if isinstance(denominator, Tensor) else total.new_full((), denominator)
         return ratio(total, count)
 
     def step(self) -> None:
@@ -274,9 +291,9 @@ def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
 
 
 def _returned(value: Tensor, inputs: tuple[Any, ...], call: dict[str, Any], slot: str) -> Tensor:
-    """In float64 if the input is, else in float32."""
+    """In float64 if the input is, else in float32; to a DTensor another."""
     first = inputs[0] if inputs else call[slot][0]
-    return value.to(torch.float64 if first.dtype == torch.float64 else torch.float32)
+    return everywhere(value.to(torch.float64 if first.dtype == torch.float64 else torch.float32), first)
 
 
 def _fresh(name: str, taken: dict[str, Any]) -> str:
@@ -310,6 +327,26 @@ class ClassLoss(Dense):
     classes: Classes | None = None
     include_background: bool = True
     absent: Literal["smooth", "skip"] = "smooth"
+
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        super().__init__(*unnamed, **given)
+        classes = self.settings()["classes"]
+        if classes is not None and 0 in classes and not self.include_background:
+            raise ValueError(
+                f"{type(self).__name__}: classes={classes} names the background, class 0, and include_background=False "
+                "leaves it out; give one of the two"
+            )
+
+    def suits(self, batch: Batch) -> None:
+        if batch.task == "binary" and not self.include_background:
+            raise ValueError(
+                f"{batch.who}: include_background=False has no effect with one channel, the foreground; drop it"
+            )
+        if batch.task == "binary" and self.class_weight is not None:
+            raise ValueError(
+                f"{batch.who}: class_weight has no effect on {self.name} with one channel: its mean is over one class; "
+                "drop it, or use two channels: torch.cat([torch.zeros_like(logits), logits], 1)"
+            )
 
     def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
         """(G, K), one for each class in `kept`; or (G,). A second tensor (G, K) says which classes enter the mean, if
@@ -365,7 +402,7 @@ class ClassLoss(Dense):
                 if not 0 <= k < batch.n_classes:
                     raise ValueError(f"{batch.who}: classes={self.classes} names class {k}, but C = {batch.n_classes}")
             return list(self.classes)
-        return list(range(0 if self.include_background or not batch.softmax else 1, batch.n_classes))
+        return list(range(0 if self.include_background else 1, batch.n_classes))
 
 
 def _by_group(x: Tensor, per_image: bool) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .engine.boxes import Overlap, overlap
-from .engine.plain import can_look
+from .engine.tensors import can_look
 from .loss import Loss
 from .validation import checked_denominator
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .batch import Batch
 from .engine import CROSS_ENTROPY, Curve, Event, Want
 from .loss import Dense
-from .settings import AboveOne, Bounds, Fraction, NonNegative, Positive
+from .settings import AboveOne, Bounds, Fraction, NonNegative, Positive, PositiveWeight
 
 
 class PixelLoss(Dense):
@@ -107,6 +107,8 @@ class CrossEntropyLoss(PixelLoss):
 
     Args:
         label_smoothing: ε in [0, 1].
+        pos_weight: binary and multilabel: what a yes costs against a no, one number or one per channel, as PyTorch's
+            `BCEWithLogitsLoss` has it: inside ℓ, not in the mean's denominator. Under a softmax it is an error.
 
     Range: [0, ∞): 0 when perfect (soft targets: their entropy), ln C (binary: ln 2) when uniform, unbounded at worst.
     Limits: easy pixels own most of the gradient when classes are imbalanced.
@@ -122,12 +124,24 @@ class CrossEntropyLoss(PixelLoss):
     range = (0.0, math.inf)
     paper = "Good 1952; label smoothing: Szegedy et al. 2016"
     label_smoothing: Fraction = 0.0
+    pos_weight: PositiveWeight = None
 
     def curve(self) -> Curve:
         return CROSS_ENTROPY
 
     def wants(self) -> Want:
         return super().wants() | Want(spread=self.label_smoothing > 0)
+
+    def price(self, batch: Batch) -> Tensor | None:
+        if self.pos_weight is None:
+            return None
+        if batch.softmax:
+            raise ValueError(
+                f"{batch.who}: pos_weight is for a yes or no in each channel; {batch.n_classes} classes that exclude "
+                "each other have class_weight, one factor per class"
+            )
+        yes = batch.per_channel(self.pos_weight, "pos_weight")
+        return torch.stack([torch.ones_like(yes), yes], -1)
 
     def label_sums(self, batch: Batch) -> Tensor:
         if self.label_smoothing == 0:
@@ -141,7 +155,8 @@ class CrossEntropyLoss(PixelLoss):
         amount = (1 - self.label_smoothing) * amount
         for u, label, _ in batch.every:
             value = u * batch.pixel_weight * batch.shared_out(self.label_smoothing, u)
-            value = value if counted is None else value * batch.at_labels(counted, label).to(value)
+            for factor in (counted, price):
+                value = value if factor is None else value * batch.at_labels(factor, label).to(value)
             amount = amount + batch.natural(value)
         return amount, weight
 
@@ -179,21 +194,17 @@ class FocalLoss(PixelLoss):
     def price(self, batch: Batch) -> Tensor | None:
         if self.alpha is None:
             return None
-        alpha = torch.as_tensor(self.alpha, dtype=batch.stats.n.dtype, device=batch.stats.n.device)
         if batch.softmax:
-            if alpha.ndim == 0:
+            if not isinstance(self.alpha, Tensor):
                 raise ValueError(
                     f"{batch.who}: alpha={self.alpha!r} is one number, which weights the positives of a binary task; "
                     f"for {batch.n_classes} classes give one factor per class"
                 )
-            return batch.label_price(alpha, "alpha")
+            return batch.label_price(self.alpha, "alpha")
         if max(np.ravel(self.settings()["alpha"])) > 1:
             raise ValueError(f"{batch.who}: alpha of a yes or no must lie in [0, 1], got {self.settings()['alpha']}")
-        if alpha.ndim and alpha.shape != (batch.n_classes,):
-            raise ValueError(
-                f"{batch.who}: alpha needs one number, or one per channel ({batch.n_classes}), got {alpha.numel()}"
-            )
-        return torch.stack([1 - alpha, alpha], -1).expand(batch.n_classes, 2)
+        alpha = batch.per_channel(self.alpha, "alpha")
+        return torch.stack([1 - alpha, alpha], -1)
 
 
 class WeightedCrossEntropyLoss(PixelLoss):

@@ -23,8 +23,8 @@ class Recipe(ClassLoss):
     takes: ClassVar[frozenset[str]] = PixelLoss.takes
     reduction: Literal["mean", "sum"] = "mean"  # a sum is one number
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        super().__init__(*unnamed, **given)
         self.sum = self.formula()
 
     def formula(self) -> Loss:
@@ -39,6 +39,11 @@ class Recipe(ClassLoss):
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
         return self.sum.terms
+
+    def suits(self, batch: Batch) -> None:
+        spared = batch.task == "binary" and self.include_background  # then its pixel term has a use for class weights
+        if not spared:
+            super().suits(batch)
 
     def _who(self) -> str:
         return type(self).__name__
@@ -139,6 +144,7 @@ class ComboLoss(Recipe):
 class ForegroundCrossEntropy(CrossEntropyLoss, part="ce"):
     """β u where the label is above 0, (1 − β) u where it is 0."""
 
+    without: ClassVar[dict[str, str]] = {"pos_weight": "beta is its weight of the foreground"}
     beta: Fraction = 0.5
 
     def price(self, batch: Batch) -> Tensor:

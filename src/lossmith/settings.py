@@ -3,21 +3,26 @@
     class FocalLoss(PixelLoss):
         gamma: NonNegative = 2.0
 
-gives `FocalLoss(gamma=3.0)`, an error for `FocalLoss(gama=3)` or `FocalLoss(gamma=-1)`, a repr, a row in the catalogue
-and the values that the tests try. To change an inherited default, annotate the field again.
+gives `FocalLoss(gamma=3.0)`, an error for `FocalLoss(gama=3)` or `FocalLoss(gamma=-1)`, a signature for editors and
+command lines, a repr, a row in the catalogue and the values that the tests try. To change an inherited default,
+annotate the field again.
+
+Numbers, and lists of them, may come as anything that holds such: Python's, NumPy's, a tensor on any device, a pandas
+Series, a list out of a configuration file. They are read once, here, and become plain Python.
 """
 
 from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 import math
 import numbers
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, dataclass_transform, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, dataclass_transform, get_args, get_origin
 
 import numpy as np
 import torch
@@ -65,8 +70,9 @@ class Square:
     """A matrix over pairs of classes; how many classes there are, the call tells."""
 
     def __contains__(self, value: Any) -> bool:
-        shape = torch.as_tensor(value).shape
-        return len(shape) == 2 and shape[0] == shape[1]
+        return all(isinstance(row, list) and len(row) == len(value) for row in value) and not any(
+            isinstance(entry, list) for row in value for entry in row
+        )
 
     def __str__(self) -> str:
         return "a square matrix, (C, C)"
@@ -83,6 +89,25 @@ class Ordered:
         return "two numbers, 0 < low <= high"
 
 
+@dataclass(frozen=True)
+class Distinct:
+    """Numbers of which none is there twice: a class would count twice."""
+
+    def __contains__(self, value: Any) -> bool:
+        return len({*value}) == len(value)
+
+    def __str__(self) -> str:
+        return "a list of integers, each once"
+
+
+@dataclass(frozen=True)
+class YesOrNo:
+    """For settings that mean something where every channel is a yes or no, not under a softmax; the call tells."""
+
+    def __contains__(self, value: Any) -> bool:
+        return True
+
+
 NonNegative = Annotated[float, Interval(0.0, math.inf)]
 Positive = Annotated[float, Interval(1e-3, math.inf)]
 Fraction = Annotated[float, Interval(0.0, 1.0)]
@@ -91,11 +116,12 @@ Count = Annotated[int, Interval(0, math.inf)]
 Levels = Annotated[int, Interval(1, 2**20)]  # float32 tells that many apart
 BelowOne = Annotated[float, Interval(0.0, 1.0 - 1e-3)]
 AboveOne = Annotated[float, Interval(1.0 + 1e-6, math.inf)]
-Classes = tuple[int, ...]
+Classes = Annotated[tuple[int, ...], Distinct()]
 Bounds = Annotated[tuple[float, float], Ordered()]
 Window = Annotated[int, OddSize()]
 Spacing = Annotated[tuple[float, ...], PerAxis()]
 ClassPairs = Annotated[Tensor, Square()]
+PositiveWeight = Annotated[NonNegative | Tensor | None, YesOrNo()]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -105,34 +131,107 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
 
 
-def _problem(value: Any, hint: Any) -> str | None:
-    """What is wrong with a value for a field of this type, as the words after "must be"; None if nothing is."""
+def elsewhere(word: str) -> str | None:
+    """The same for a setting that another library has under this name, and another loss here."""
+    if word == "pos_weight":
+        return "CrossEntropyLoss has it, alone or in a sum: CrossEntropyLoss(pos_weight=...)"
+    return None
+
+
+class Wrong(NamedTuple):
+    """Why a value does not do: as the words after "must be", and whether its type is wrong or just its value."""
+
+    text: str
+    error: type[Exception] = TypeError
+
+
+def _problem(value: Any, hint: Any) -> Wrong | None:
+    """What is wrong with a plain value for a field of this type; None if nothing is."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        wrong = _problem(value, args[0])
-        return wrong or (None if value in args[1] else str(args[1]))
+        return _problem(value, args[0]) or (None if value in args[1] else Wrong(str(args[1]), ValueError))
     if origin in (typing.Union, types.UnionType):
         wrongs = [_problem(value, option) for option in args]
-        return None if None in wrongs else " or ".join(dict.fromkeys(w for w in wrongs if w))
+        found = [wrong for wrong in wrongs if wrong]
+        if len(found) < len(wrongs):
+            return None
+        text = " or ".join(dict.fromkeys(wrong.text for wrong in found))
+        return Wrong(text, ValueError if any(wrong.error is ValueError for wrong in found) else TypeError)
     if origin is Literal:
-        return None if value in args else f"one of {', '.join(map(repr, args))}"
+        kind = ValueError if type(value) in map(type, args) else TypeError
+        return None if value in args else Wrong(f"one of {', '.join(map(repr, args))}", kind)
     if origin is tuple:
-        fits = isinstance(value, list | tuple) and all(_problem(v, args[0]) is None for v in value)
-        return None if fits and len(value) > 0 else f"a list of {'integers' if args[0] is int else 'numbers'}"
+        text = f"a list of {'integers' if args[0] is int else 'numbers'}"
+        if not isinstance(value, list):
+            return Wrong(text)
+        wrongs = [_problem(entry, args[0]) for entry in value] or [Wrong(text, ValueError)]
+        return next((Wrong(text, wrong.error) for wrong in wrongs if wrong), None)
     if hint is Tensor:
-        listed = isinstance(value, Tensor | np.ndarray | list | tuple)
-        return None if listed and _numeric(value) else "a list of finite numbers >= 0"
+        return _numeric(value)
     if hint is type(None):
-        return None if value is None else "None"
+        return None if value is None else Wrong("None")
     if hint is bool:
-        return None if isinstance(value, bool) else "True or False"
+        return None if isinstance(value, bool) else Wrong("True or False")
     if hint is int:
-        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-        return None if whole and -(2**63) <= value < 2**63 else "an integer"
+        if not isinstance(value, int) or isinstance(value, bool):
+            return Wrong("an integer")
+        return None if -(2**63) <= value < 2**63 else Wrong("an integer of 64 bits", ValueError)
     if hint is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool) and _numeric(value, -math.inf)
-        return None if real else "a finite number"
-    return None if isinstance(value, hint) else f"a {hint.__name__}"
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return Wrong("a finite number")
+        return None if _finite(value) else Wrong("a finite number", ValueError)
+    return None if isinstance(value, hint) else Wrong(f"a {hint.__name__}")
+
+
+def _numeric(value: Any) -> Wrong | None:
+    """What is wrong with nested lists that should be a tensor of finite numbers >= 0."""
+    text = "a list of finite numbers >= 0"
+    if not isinstance(value, list):
+        return Wrong(text)
+    flat = list(_leaves(value))
+    if not all(isinstance(x, int | float) for x in flat):
+        return Wrong(text)
+    if not flat or not all(_finite(x) and x >= 0 for x in flat):
+        return Wrong(text, ValueError)
+    try:
+        np.array(value, np.float64)
+    except ValueError:
+        return Wrong(f"{text} of equal lengths", ValueError)
+    return None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for entry in value:
+            yield from _leaves(entry)
+    else:
+        yield value
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def plain(value: Any) -> Any:
+    """A value as Python writes it: numbers, strings and lists, whatever brought them."""
+    if isinstance(value, Tensor):
+        if value.is_meta:
+            raise ValueError("it is on the meta device, where tensors hold no values; give a list of numbers")
+        return value.detach().tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [plain(entry) for entry in value]
+    if hasattr(value, "__array__") and not isinstance(value, type):
+        return plain(np.asarray(value))
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def _takes_tensor(hint: Any) -> bool:
@@ -141,30 +240,38 @@ def _takes_tensor(hint: Any) -> bool:
 
 def _kept(values: Any, device: torch.device) -> Tensor:
     """A tensor setting as it was given: float64, where the device has it."""
-    return torch.tensor(values, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    with torch.inference_mode(False):  # a loss built for evaluation may be trained with later
+        return torch.tensor(values, dtype=dtype, device=device)
 
 
-def _plain(value: Any) -> Any:
-    """A value as Python writes it: what NumPy's scalars and lists become."""
-    if isinstance(value, list | tuple):
-        return tuple(map(_plain, value))
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    return float(value) if isinstance(value, numbers.Real) and not isinstance(value, bool) else value
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-def _numeric(value: Any, low: float = 0.0) -> bool:
-    """Whether these are finite numbers from `low` on."""
-    try:
-        given = torch.as_tensor(value).double()
-        return given.numel() > 0 and bool((given.isfinite() & (given >= low)).all())
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        return False
+def _floats(value: Any) -> Any:
+    return [_floats(entry) for entry in value] if isinstance(value, list) else float(value)
 
 
 def _same(value: Any, default: Any) -> bool:
     """Whether a setting has its default; modules are the same if they are written the same."""
     return repr(value) == repr(default) if isinstance(value, nn.Module) else bool(value == default)
+
+
+def _shown(value: Any) -> str:
+    """A value in one line of an error."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _spelt(hint: Any) -> Any:
+    """A type for tools that read signatures: without our bounds, and with the lists that stand for a tensor."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return list[list[float]] | Tensor if hint == ClassPairs else _spelt(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return typing.Union[tuple(map(_spelt, args))]  # noqa: UP007  # of a number of types that is not known
+    return list[float] | Tensor if hint is Tensor else hint
 
 
 @dataclass_transform(kw_only_default=True)
@@ -190,15 +297,39 @@ class Settings(nn.Module):
         merged = {**own, **cls.fields, **own}  # a class's own settings come first, with its own defaults
         cls.fields = {k: v for k, v in merged.items() if k not in cls.without}
         cls.hints = {k: hints[k] for k in cls.fields}
+        cls._sign()
 
-    def __init__(self, **given: Any) -> None:
+    @classmethod
+    def _sign(cls) -> None:
+        """Says in the constructor's signature which settings there are: help texts, editors and command lines read it.
+
+        A constructor takes any keyword, so that an error can name the one that was meant; the signature belongs to the
+        function, and every class needs one of its own.
+        """
+        init: Any = cls.__init__
+        code = init.__code__
+        if code.co_argcount != 1 or not code.co_flags & inspect.CO_VARKEYWORDS:
+            return  # a constructor of another kind, which says itself what it takes
+        own: Any = types.FunctionType(code, init.__globals__, "__init__", init.__defaults__, init.__closure__)
+        own.__qualname__, own.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+        settings = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=_spelt(cls.hints[name]))
+            for name, value in cls.fields.items()
+        ]
+        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        own.__signature__ = inspect.Signature([this, *settings], return_annotation=None)
+        cls.__init__ = own  # type: ignore[method-assign]
+
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
         super().__init__()
         who = type(self).__name__
+        if unnamed:
+            raise TypeError(f"{who} takes its settings by name ({', '.join(self.fields)}), got {_shown(unnamed[0])}")
         for name in given:
             if name in self.without:
                 raise TypeError(f"{who} takes no {name}: {self.without[name]}")
             if name not in self.fields:
-                raise TypeError(f"{who} has no setting {name!r}; {nearest(name, self.fields)}")
+                raise TypeError(f"{who} has no setting {name!r}; {elsewhere(name) or nearest(name, self.fields)}")
         for name in self.without:
             setattr(self, name, None)
         self._given: dict[str, Any] = {}
@@ -206,15 +337,21 @@ class Settings(nn.Module):
             value = given.get(name, default)
             if value is default and isinstance(default, nn.Module):
                 value = copy.deepcopy(default)  # a module belongs to one owner
-            wrong = _problem(value, self.hints[name])
+            try:
+                read = plain(value)
+            except (ValueError, TypeError, RuntimeError) as error:
+                raise type(error)(f"{who}: {name} cannot be read: {error}") from None
+            hint = self.hints[name]
+            scalar = isinstance(value, Tensor) and value.ndim == 0 and _takes_tensor(hint)
+            wrong = _numeric([read]) if scalar else _problem(read, hint)  # what a tensor may hold, the call tells
             if wrong:
-                raise TypeError(f"{who}: {name} must be {wrong}, got {value!r}")
-            if isinstance(value, Tensor | np.ndarray | list | tuple) and _takes_tensor(self.hints[name]):
-                tensor = torch.as_tensor(value, dtype=torch.float64).detach()
-                self._given[name] = tensor.tolist()
-                self.register_buffer(name, _kept(self._given[name], tensor.device), persistent=False)
+                raise wrong.error(f"{who}: {name} must be {wrong.text}, got {_shown(value)}")
+            if isinstance(read, list) and _takes_tensor(hint):
+                self._given[name] = _floats(read)
+                device = value.device if isinstance(value, Tensor) else torch.device("cpu")
+                self.register_buffer(name, _kept(self._given[name], device), persistent=False)
             else:
-                self._given[name] = _plain(value)
+                self._given[name] = _tuples(read)
                 if not hasattr(nn.Module, name):  # `half` is the name of a setting, and of a method that must survive
                     setattr(self, name, self._given[name])
 
@@ -222,8 +359,9 @@ class Settings(nn.Module):
         """Settings follow the module to its device, but `.half()` does not round them."""
         own, self._buffers = self._buffers, {}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = fn(torch.zeros(1)).device
-        self._buffers = {name: _kept(self._given[name], device) for name in own}
+        for name, buffer in own.items():
+            assert buffer is not None
+            self._buffers[name] = _kept(self._given[name], fn(torch.empty_like(buffer)).device)
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .adjacency import forbidden_pairs
 from .batch import Batch
 from .engine import Want, power
+from .engine.tensors import product
 from .loss import ClassLoss, Dense, ratio
 from .settings import ClassPairs, NonNegative, Window
 
@@ -225,7 +226,7 @@ class NonAdjacencyLoss(Dense):
         near = _along_axes(p, lambda lines: F.avg_pool2d(lines, (self.window, 1), 1, (self.window // 2, 0)))
         if not self.include_center:
             near = (near * (taps + 1) - p) / max(taps, 1)
-        adjacent = p.reshape(*p.shape[:2], pixels) @ near.reshape(*p.shape[:2], pixels).mT / max(pixels, 1)
+        adjacent = product(p.reshape(*p.shape[:2], pixels), near.reshape(*p.shape[:2], pixels).mT) / max(pixels, 1)
         losses = ratio((adjacent * forbidden).sum((1, 2)).to(batch.stats.n), forbidden.sum())
         images = torch.ones_like(losses) if batch.sample is None else batch.sample.to(losses)
         if self.reduction == "none":

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .engine import Problem, Stats, Task
 from .engine.field import labels_and_valid
-from .engine.plain import SLACK, can_look, out_of_range
+from .engine.plain import SLACK, out_of_range
+from .engine.tensors import can_look, indices, ordinary
 
 NO_LABEL = -(2**31)  # marks what is ignored among yes and no, which any other number might be
+
+
+def unwrapped(who: str, given: Any, formats: Collection[str] = ()) -> Any:
+    """What a call hands over, with its tensors as `ordinary` ones. Boxes that say themselves what their four numbers
+    are must be what the losses take them for: one of `formats`."""
+    if isinstance(given, tuple | list):
+        inner = [unwrapped(who, x, formats) for x in given]
+        return inner if isinstance(given, list) else tuple(inner)
+    if isinstance(given, dict):
+        return {key: unwrapped(who, x, formats) for key, x in given.items()}
+    own = getattr(given, "format", None) if isinstance(given, Tensor) and type(given) is not Tensor else None
+    said = str(getattr(own, "value", own)).lower()
+    if formats and own is not None and said not in formats:
+        raise ValueError(
+            f"{who}: {type(given).__name__} in the format {said!r}, but the loss takes {formats_of(formats)}; "
+            f"build it with fmt={said!r}, or convert the boxes"
+        )
+    return ordinary(given)
+
+
+def formats_of(formats: Collection[str]) -> str:
+    return " and ".join(f"fmt={fmt!r}" for fmt in sorted(formats))
 
 
 def fit(
@@ -54,21 +79,47 @@ def fit(
             raise ValueError(
                 f"{who}: a target shaped like the logits, {shape(logits)}, is ambiguous: build the loss with "
                 "task='multiclass' (soft labels that sum to 1 over the classes) or task='multilabel' "
-                "(independent yes or no in each channel)"
+                f"(independent yes or no in each channel). Classes are on axis 1, here {c}: logits without that axis, "
+                "one number per pixel, want loss(logits.unsqueeze(1), target)"
             )
         return target, task
-    if tuple(target.shape) == (n, 1, *space):
-        target = target.squeeze(1)
-    if tuple(target.shape) != labels:
+    if tuple(target.shape) not in (labels, (n, 1, *space)):
         raise ValueError(
             f"{who}: logits {shape(logits)} need labels {labels} or {(n, 1, *space)}, or a map {full}, "
-            f"got a target {shape(target)}"
+            f"got a target {shape(target)}{_axes(logits, target)}"
         )
+    if target.dtype == torch.bool and c > 2:
+        mask = "mask" if target.ndim == logits.ndim else "mask.unsqueeze(1)"
+        raise ValueError(
+            f"{who}: a bool mask {shape(target)} for {c} classes is ambiguous: as labels of the classes 0 and 1 it is "
+            f"mask.long(); one mask for all {c} channels is {mask}.expand_as(logits) with task='multilabel'"
+        )
+    target = target.reshape(labels)
     if target.is_floating_point():
         raise TypeError(
-            f"{who}: labels {labels} for {c} classes must be integers, got {target.dtype}; use target.long()"
+            f"{who}: labels {labels} for {c} classes must be integers, got {target.dtype}; {_as_integers(target)}"
         )
     return target, task or "multiclass"
+
+
+def _axes(logits: Tensor, target: Tensor) -> str:
+    """What may be wrong with axes that do not fit, and what mends it."""
+    n, c, *space = logits.shape
+    if space and target.shape == logits.shape[:-1]:
+        return "; classes are on axis 1: if yours are last, use logits.movedim(-1, 1)"
+    if tuple(target.shape) == (n, *space, c):
+        return "; classes are on axis 1: use target.movedim(-1, 1)"
+    if target.shape == logits.shape[1:]:
+        return "; axis 0 is the batch: without one, use logits.unsqueeze(0) and target.unsqueeze(0)"
+    return ""
+
+
+def _as_integers(target: Tensor) -> str:
+    """How to make integers of labels that are floats, without rounding one away."""
+    if not can_look(target) or bool((target == target.round()).all()):
+        return "use target.long()"
+    strange = float(target[target != target.round()][0].detach())
+    return f"{strange:g} is no label: use target.round().long() if it is one with an error, or soft labels (N, C, *S)"
 
 
 def binary(who: str, logits: Tensor, target: Tensor) -> Tensor:
@@ -76,7 +127,7 @@ def binary(who: str, logits: Tensor, target: Tensor) -> Tensor:
     if tuple(target.shape) not in ((n, *space), (n, 1, *space)):
         raise ValueError(
             f"{who}: logits {shape(logits)} have one channel, so the target must be {(n, *space)} or "
-            f"{(n, 1, *space)}, got {shape(target)}"
+            f"{(n, 1, *space)}, got {shape(target)}{_axes(logits, target)}"
         )
     return target.reshape(n, 1, *space)
 
@@ -122,7 +173,7 @@ def checked_mask(who: str, logits: Tensor, mask: Tensor, task: Task) -> Tensor:
             f"{who}: label_mask says which classes were annotated in each image: {shape(logits)[:2]}, got {found}"
         )
     annotated = mask.to(logits.device) != 0
-    return annotated | (torch.arange(logits.shape[1], device=logits.device) == 0) if task == "multiclass" else annotated
+    return annotated | (indices(logits.shape[1], logits) == 0) if task == "multiclass" else annotated
 
 
 def merged(problem: Problem, annotated: Tensor) -> Problem:
@@ -165,11 +216,14 @@ def checked_denominator(who: str, denominator: Tensor | float | None) -> Tensor 
     """One number, not negative; a tensor on an accelerator is taken as it is."""
     if isinstance(denominator, Tensor) and denominator.numel() == 1 and not denominator.is_complex():
         denominator = denominator.detach().reshape(())
-        fits = not can_look(denominator) or bool(denominator >= 0)
+        fits = not can_look(denominator) or bool((denominator >= 0) & denominator.isfinite())
     else:
-        fits = denominator is None or (isinstance(denominator, numbers.Real) and denominator >= 0)
+        fits = denominator is None or (isinstance(denominator, numbers.Real) and 0 <= denominator < math.inf)
     if not fits:
-        raise ValueError(f"{who}: the denominator must be one number >= 0, got {denominator!r}")
+        single = denominator is not None and (not isinstance(denominator, Tensor) or denominator.ndim == 0)
+        infinite = single and denominator == math.inf
+        more = ", which would make every loss 0" if infinite else ""
+        raise ValueError(f"{who}: the denominator must be one number >= 0, got {denominator!r}{more}")
     return denominator
 
 
@@ -188,6 +242,9 @@ def check_range(who: str, problem: Problem, stats: Stats) -> None:
     hint = "a mask of 0 and 255 wants (mask > 0)" if bad == 255 and c <= 2 else f"is {bad:g} an ignore_index?"
     if bad == 255 and c > 2:
         hint = "255 often marks ignored pixels: ignore_index=255; a mask of 0 and 255 wants (mask > 0)"
+    elif not bad.is_integer():  # an ignore_index is a whole number
+        teacher = "softmax(1)" if problem.task == "multiclass" else "sigmoid()"
+        hint = f"logits of a teacher want target.{teacher}, what a cubic interpolation overshot target.clamp(0, 1)"
     raise ValueError(
         f"{who}: the target holds {bad:g}, but with C = {c} and task={problem.task!r} its values must lie in {allowed} "
         f"(ignore_index is {problem.ignore_index}); {hint}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .batch import Batch
 from .engine import Want
-from .engine.plain import can_look
+from .engine.tensors import can_look, indices
 from .pixel import PixelLoss
 from .settings import Count, Fraction, Percent, Spacing, Window
 
@@ -107,7 +107,7 @@ def largest(u: Tensor, valid: Tensor, k: int | Tensor) -> Tensor:
     flat = torch.where(valid, torch.nan_to_num(u, nan=math.inf, posinf=math.inf), -1.0).flatten()
     if not can_look(u):
         order = flat.argsort(descending=True, stable=True)
-        rank = torch.empty_like(order).scatter(0, order, torch.arange(len(flat), device=flat.device))
+        rank = torch.empty_like(order).scatter(0, order, indices(len(flat), flat))
         return (rank < k).view_as(valid) & valid
     k = min(int(k), len(flat))
     if k == 0:

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .settings import plain
+
 Array = np.ndarray[Any, Any]
 
 
@@ -217,7 +219,7 @@ def each_image(who: str, data: Any) -> Iterator[Array]:
 
 def _table(who: str, counts: Any) -> Tensor:
     try:
-        table = torch.as_tensor(counts).detach().double()
+        table = torch.tensor(plain(counts), dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"{who}: counts must be numbers per class, got {counts!r}") from None
     if table.ndim not in (1, 2) or table.shape[-1] == 0:

@@ -22,16 +22,15 @@ The sums are of errors, not of hits, so nothing cancels when the prediction is n
 
 from __future__ import annotations
 
-import functools
-import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from types import TracebackType
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .choice import answer, use_engine
+
+__all__ = ["answer", "use_engine"]  # besides what stands here
 
 Task = Literal["multiclass", "binary", "multilabel"]
 
@@ -172,50 +171,11 @@ class Stats:
     target_range: tuple[float, float] | None = None  # of the valid targets; None where looking would cost a sync
 
 
-Choice = Literal["auto", "fused", "plain"]
-_choice: Choice = "auto"
-
-
-class use_engine:
-    """Chooses the engine: from now on when called, or for a block when used with `with`.
-
-    "auto" (the default) takes the kernels where they can run and plain torch elsewhere; "fused" insists on the kernels
-    and raises a RuntimeError that says why where they cannot run; "plain" never uses them. The choice holds for the
-    whole process, all threads included.
-
-    >>> import lossmith as ls
-    >>> with ls.use_engine("plain"):
-    ...     value = ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))
-    >>> ls.use_engine("cuda")
-    Traceback (most recent call last):
-    ValueError: use_engine takes 'auto', 'fused' or 'plain', got 'cuda'
-    """
-
-    def __init__(self, choice: Choice) -> None:
-        global _choice
-        if choice not in get_args(Choice):
-            raise ValueError(f"use_engine takes 'auto', 'fused' or 'plain', got {choice!r}")
-        self._own = choice
-        self._before, _choice = _choice, choice
-
-    def __enter__(self) -> None:
-        global _choice
-        _choice = self._own
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        global _choice
-        _choice = self._before
-
-
 def statistics(problem: Problem) -> Stats:
     """Answers the problem with the engine that is in use."""
-    from . import plain
+    from . import cpu, plain
 
-    if kernels_serve(lambda: _why_not_fused(problem)):
-        from . import cpu
-
-        return cpu.statistics(problem)
-    return plain.statistics(problem)
+    return answer(lambda: _why_not_fused(problem), lambda: cpu.statistics(problem), lambda: plain.statistics(problem))
 
 
 def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
@@ -223,40 +183,21 @@ def ranked(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor]:
 
     Sorting is a matter of torch for either engine.
     """
-    from . import ranking as plain_ranking
-
-    if plain_ranking.sorts(problem, ranking) or not kernels_serve(lambda: _why_not_fused(problem)):
-        return plain_ranking.ranked(problem, ranking)
+    from . import ranking as in_torch
     from . import ranking_cpu
 
-    return ranking_cpu.ranked(problem, ranking)
-
-
-def kernels_serve(why_not: Callable[[], str | None]) -> bool:
-    """Whether the kernels take a call: what `use_engine` says, and `why_not`, which says why they cannot."""
-    if _choice == "plain" or (_choice == "auto" and torch.compiler.is_compiling()):
-        return False
-    reason = why_not() if _has_numba() else "numba is not installed"
-    if reason is not None and _choice == "fused":
-        raise RuntimeError(f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back")
-    return reason is None
+    if in_torch.sorts(problem, ranking):
+        return in_torch.ranked(problem, ranking)
+    return answer(
+        lambda: _why_not_fused(problem),
+        lambda: ranking_cpu.ranked(problem, ranking),
+        lambda: in_torch.ranked(problem, ranking),
+    )
 
 
 def _why_not_fused(problem: Problem) -> str | None:
-    from . import cpu, plain
+    from . import cpu
 
-    given = (problem.logits, problem.target, problem.weight, problem.sample)
-    if torch.compiler.is_compiling() or any(x is not None and plain.transformed(x) for x in given):
-        return "the kernels cannot be traced by torch.compile or torch.func"
     if problem.want.u and problem.want.spread:
         return "per-pixel values with label smoothing"
     return cpu.refuses(problem)
-
-
-@functools.cache
-def _has_numba() -> bool:
-    """Looks once, and says once what is missing."""
-    found = find_spec("numba") is not None
-    if not found:
-        warnings.warn("lossmith runs without its fast CPU kernels: pip install numba", RuntimeWarning, stacklevel=2)
-    return found

@@ -31,8 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import kernels_serve
-from .plain import transformed
+from .choice import answer, gradient, unusual
 
 TINY = 1e-37  # as good as 0: the inverse of anything smaller overflows float32
 _ALONE = 1 << 17  # boxes below which another thread costs more than it saves
@@ -69,10 +68,12 @@ def over(a: Tensor, b: Tensor) -> Tensor:
 def overlap(a: Tensor, b: Tensor, reads: Iterable[str]) -> Overlap:
     """The fields named in `reads` for boxes (…, 4) with corners x1, y1, x2, y2, by the engine that is in use."""
     wanted = sorted({*reads}, key=FIELDS.index)
-    if kernels_serve(lambda: _refuses(a, b)):
+
+    def by_kernels() -> Overlap:
         rows = _Fields.apply(a, b, tuple(wanted))  # type: ignore[no-untyped-call]
         return Overlap(dict(zip(wanted, rows, strict=True)))
-    return plain_overlap(a, b, wanted)
+
+    return answer(lambda: _refuses(a, b), by_kernels, lambda: plain_overlap(a, b, wanted))
 
 
 def plain_overlap(a: Tensor, b: Tensor, reads: Iterable[str]) -> Overlap:
@@ -169,12 +170,13 @@ _FORMULAS: dict[str, Any] = {
 
 def _refuses(a: Tensor, b: Tensor) -> str | None:
     """Why the kernels cannot take these boxes; None if they can."""
+    strange = unusual(a, b)
+    if strange is not None:
+        return strange
     if a.device.type != "cpu":
         return f"the kernels run on the CPU, not on {a.device.type}"
     if a.dtype != torch.float32:
         return f"the kernels take boxes in float32, bfloat16 and float16, not {a.dtype}"
-    if torch.compiler.is_compiling() or transformed(a) or transformed(b):
-        return "the kernels cannot be traced by torch.compile or torch.func"
     if a.layout != torch.strided or b.layout != torch.strided:
         return "the kernels take ordinary dense tensors"
     return "target boxes that require a gradient" if b.requires_grad else None
@@ -197,15 +199,20 @@ class _Fields(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         from . import box_kernels as k
 
-        a, b = ctx.saved_tensors
-        if torch.is_grad_enabled():  # differentiated twice: by the plain engine, which autograd can follow further
+        saved: tuple[Tensor, Tensor] = ctx.saved_tensors
+        a, b = saved
+
+        def by_torch(further: bool) -> Tensor:
             known = plain_overlap(a, b, ctx.wanted)
             values = [getattr(known, name) for name in ctx.wanted]
-            (gradient,) = torch.autograd.grad(values, a, upstream, create_graph=True)
-            return gradient, None, None
-        gradient = a.new_empty(a.shape)
-        _run(k.gradient, _numbers(ctx.wanted), a, b, torch.stack(upstream), gradient)
-        return gradient, None, None
+            return torch.autograd.grad(values, a, upstream, create_graph=further)[0]
+
+        def by_kernels() -> Tensor:
+            out = a.new_empty(a.shape)
+            _run(k.gradient, _numbers(ctx.wanted), a, b, torch.stack(upstream), out)
+            return out
+
+        return gradient(by_kernels, by_torch), None, None
 
 
 def _numbers(wanted: tuple[str, ...]) -> Any:

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 
 from . import Curve, Event, Problem, Stats, plain
+from .choice import gradient, unusual
+from .tensors import indices
 
 if TYPE_CHECKING:
     from . import kernels
@@ -41,12 +43,15 @@ _CHUNK = 1 << 16  # logits per chunk: the unit of work, and of summation
 def refuses(problem: Problem) -> str | None:
     """Why the kernels cannot take a problem; None if they can."""
     logits, target, want = problem.logits, problem.target, problem.want
+    strange = unusual(logits, target, problem.weight, problem.sample)
+    if strange is not None:
+        return strange
     if logits.device.type != "cpu":
         return f"the kernels run on the CPU, not on {logits.device.type}"
     if logits.dtype not in _BITS:
         return f"the kernels take float32, bfloat16 and float16, not {logits.dtype}"
-    if logits.layout != torch.strided or type(logits) not in (Tensor, torch.nn.Parameter):
-        return f"the kernels take ordinary dense tensors, not {type(logits).__name__} ({logits.layout})"
+    if logits.layout != torch.strided:
+        return f"the kernels take ordinary dense tensors, not {logits.layout}"
     if target.dtype not in _TARGETS:
         return f"a target of {target.dtype}"
     if target.requires_grad:
@@ -125,9 +130,8 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None]:
         problem = Problem(*ctx.saved_tensors, *ctx.settings)
         u, sums = upstream[4], dict(zip(_rows(problem), upstream[7:], strict=True))
-        if torch.is_grad_enabled():
-            return _twice_differentiable(problem, u, sums), None
-        return _gradient(problem, u, sums), None
+        known = (problem, u, sums)
+        return gradient(lambda: _gradient(*known), lambda further: _by_torch(*known, further)), None
 
 
 def _gather(table: Tensor, rows: tuple[int, ...]) -> Tensor:
@@ -138,10 +142,10 @@ def _gradient(problem: Problem, upstream_u: Tensor | None, upstream: dict[str | 
     job = _Job(problem)
     table = _fresh(*job.table_shape).zero_()
     for name, rows in _rows(problem).items():
-        gradient = upstream[name]
-        if gradient is not None:
+        g = upstream[name]
+        if g is not None:
             for i, row in enumerate(rows):
-                table[:, row] = gradient if len(rows) == 1 else gradient[..., i]
+                table[:, row] = g if len(rows) == 1 else g[..., i]
     flat_u = _fresh(0) if upstream_u is None else upstream_u.contiguous().view(-1)
     out = torch.empty_like(problem.logits)
     if _pixel_stride(out) is None:
@@ -151,23 +155,21 @@ def _gradient(problem: Problem, upstream_u: Tensor | None, upstream: dict[str | 
     return out
 
 
-def _twice_differentiable(
-    problem: Problem, upstream_u: Tensor | None, upstream: dict[str | Curve, Tensor | None]
+def _by_torch(
+    problem: Problem, upstream_u: Tensor | None, upstream: dict[str | Curve, Tensor | None], further: bool
 ) -> Tensor:
     """The same gradient by the plain engine, which autograd can follow further."""
-    with torch.enable_grad():
-        stats = plain.statistics(problem)
-        pairs = [
-            (stats.curves[name] if isinstance(name, Curve) else getattr(stats, name), gradient)
-            for name, gradient in upstream.items()
-            if gradient is not None
-        ]
-        if upstream_u is not None:
-            pairs.append((stats.events[0].u, upstream_u))
-        values = [value for value, _ in pairs]
-        gradients = [gradient.to(value.dtype) for value, gradient in pairs]
-        (result,) = torch.autograd.grad(values, problem.logits, gradients, create_graph=True)
-    return result
+    stats = plain.statistics(problem)
+    pairs = [
+        (stats.curves[name] if isinstance(name, Curve) else getattr(stats, name), g)
+        for name, g in upstream.items()
+        if g is not None
+    ]
+    if upstream_u is not None:
+        pairs.append((stats.events[0].u, upstream_u))
+    values = [value for value, _ in pairs]
+    gradients = [g.to(value.dtype) for value, g in pairs]
+    return torch.autograd.grad(values, problem.logits, gradients, create_graph=further)[0]
 
 
 class _Job:
@@ -304,9 +306,7 @@ def _label_and_weight(problem: Problem) -> tuple[Tensor, Tensor]:
             valid = valid.unsqueeze(1)
             target = target.unsqueeze(1)
             if problem.task == "multilabel":
-                target = target == torch.arange(channels, dtype=torch.long, device=target.device).view(
-                    -1, *[1] * len(space)
-                )
+                target = target == indices(channels, target, len(space))
         weight = weight.unsqueeze(1).expand(logits.shape)
     if problem.weight is None and problem.sample is None and bool(valid.all()):
         return target.long(), weight

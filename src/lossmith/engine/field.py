@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from . import Problem
 from .plain import floating, likeliest
+from .tensors import indices
 
 
 def probabilities(problem: Problem, valid: Tensor | None) -> Tensor:
@@ -40,7 +40,7 @@ def labels_and_valid(problem: Problem) -> tuple[Tensor, Tensor]:
     if problem.sample is not None:
         valid = valid & (problem.sample != 0).reshape(-1, *[1] * (valid.ndim - 1))
     if task != "multiclass" and problem.hard:
-        classes = torch.arange(problem.logits.shape[1], device=target.device).reshape(-1, *[1] * (target.ndim - 1))
+        classes = indices(problem.logits.shape[1], target, target.ndim - 1)
         target, valid = (target.unsqueeze(1) == classes).long(), valid.unsqueeze(1).expand(problem.logits.shape)
     elif task != "multiclass":
         target = (target >= 0.5).long()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from . import Problem
-from .plain import can_look, computed, cut, floating, likeliest, missed_by_every_class, put, total
+from .plain import computed, cut, floating, likeliest, missed_by_every_class, put, total
+from .tensors import can_look, forward_mode
 
 Error = Literal["chance", "residual", "square"]  # p, p − r, (p − r)²
 
@@ -35,7 +36,8 @@ def mapped(problem: Problem, target: Tensor, valid: Tensor | None, price: Tensor
 
     z, r, v, factor = flat(problem.logits), flat(target), None if valid is None else flat(valid), flat(price)
     softmax = problem.task == "multiclass"
-    tracked = target.requires_grad or price.requires_grad  # a soft target or a weight: then all is left to autograd
+    # Derivatives of a soft target or a weight, or carried forward: then all is left to autograd.
+    tracked = forward_mode() or target.requires_grad or price.requires_grad
     measure: Any = _sums if tracked else _MapSums.apply
     sums: Tensor = measure(z, r, v, factor, softmax, error)
     return sums
@@ -51,7 +53,7 @@ class _MapSums(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, target: Tensor, valid: Tensor | None, price: Tensor, softmax: bool, error: Error) -> Tensor:
-        sums = torch.zeros((), device=z.device)
+        sums = torch.zeros((), dtype=computed(z), device=z.device)
         for part, r, v, factor in cut(z, target, valid, price):
             sums = sums + _sums(part, r, v, factor, softmax, error)
         return sums

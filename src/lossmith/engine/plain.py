@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import Curve, Event, Problem, Stats, Want
+from .tensors import can_look, forward_mode, indices, product
 
 TINY = 1e-30  # probabilities below it are computed from the logits
 SLACK = 1e-4  # by which soft labels that were interpolated or normalised may leave [0, 1]
@@ -55,7 +56,7 @@ def _softmax(problem: Problem) -> Stats:
     want, z, c = problem.want, problem.logits, problem.logits.shape[1]
     z = floating(z) if want.spread else z  # two gradients add up below: not in half precision
     labels, weight, span = validated(problem, problem.target.long(), c - 1)
-    tracked = weight is not None and weight.requires_grad  # then all is left to autograd
+    tracked = forward_mode() or (weight is not None and weight.requires_grad)  # then all is left to autograd
     measure: Any = _forward if tracked else _SoftmaxSums.apply
     u, t, fp, fn, fp2, fn2, *sums = measure(z, labels, weight, want)
     t = t if tracked else t.detach()  # saying so in the Function would mislead torch.compile
@@ -178,7 +179,7 @@ def _backward(
         h = _add(h, pull if u is None or curve.straight else pull * curve.slope(u))
     q = inner = q_own = None
     if fp is not None:
-        q, inner = fp.unsqueeze(2), torch.bmm(fp.unsqueeze(1), others).squeeze(1)
+        q, inner = fp.unsqueeze(2), product(fp.unsqueeze(1), others).squeeze(1)
     if fp2 is not None:
         push = 2 * fp2.unsqueeze(2) * others
         q, inner = _add(q, push), _add(inner, (push * others).sum(1))
@@ -250,7 +251,7 @@ def _sigmoid(problem: Problem) -> Stats:
     want, z = problem.want, floating(problem.logits)
     if problem.hard and problem.task == "multilabel":  # one against the rest; label C is none of them
         labels, weight, span = validated(problem, problem.target.long(), z.shape[1])
-        target = (labels.unsqueeze(1) == torch.arange(z.shape[1], device=z.device).unsqueeze(1)).to(z)
+        target = (labels.unsqueeze(1) == indices(z.shape[1], z, 1)).to(z)
         weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     else:
         target, weight, span = validated(problem, like(problem.target, z), 1)
@@ -297,8 +298,8 @@ def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tenso
     if not simple:
         target = target.masked_fill(~valid if valid.ndim == target.ndim else ~valid.unsqueeze(1), 0)
     if look:
-        low, high = target.detach().aminmax() if target.numel() else (torch.zeros(()), torch.zeros(()))
-        span = (float(low), float(high))
+        low, high = target.detach().aminmax() if target.numel() else (0.0, 0.0)
+        span = float(low), float(high)
         inside = span[0] >= 0 and span[1] <= top
         return target if inside else target.clamp(0, top), weight, span  # beyond the slack the caller raises
     assert weight is not None
@@ -311,18 +312,6 @@ def out_of_range(target: Tensor, top: int) -> Tensor:
     """Which values no label has, bool; not NaN, which stays one."""
     slack = SLACK if target.is_floating_point() else 0
     return (target < -slack) | (target > top + slack)
-
-
-def can_look(*tensors: Tensor | None) -> bool:
-    """Whether values may steer the code, and memory be written to: on a CPU, neither traced nor transformed."""
-    given = [x for x in tensors if x is not None]
-    return not torch.compiler.is_compiling() and all(x.device.type == "cpu" and not transformed(x) for x in given)
-
-
-def transformed(x: Tensor) -> bool:
-    """Whether a functional transform (vmap, grad, jvp) is looking at this tensor, or autograd at many of its kind."""
-    functorch = torch._C._functorch
-    return functorch.is_functorch_wrapped_tensor(x) or functorch.is_legacy_batchedtensor(x)
 
 
 def _add_errors(stats: Stats, want: Want, no: Tensor, yes: Tensor, p: Tensor, miss: Tensor) -> None:

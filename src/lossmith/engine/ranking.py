@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import Problem, Ranking, plain
+from .tensors import can_look, indices
 
 # Of the slots of a histogram, 0 takes the errors that are 0 or below, 1 + k takes level k, the last one takes NaN.
 EXTRA = 3
@@ -45,7 +46,7 @@ def jaccard(foreground: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     product = union * after
     of_foreground = (union + after) / (2 * product)
     of_background = (total - (_before(foreground) + foreground / 2)) / product
-    if not plain.can_look(total) or bool((total == 0).any()):
+    if not can_look(total) or bool((total == 0).any()):
         alone = (ahead == 0) / torch.where(background == 0, 1.0, background)
         of_background = torch.where(total == 0, alone, of_background)
     return of_foreground, of_background
@@ -59,7 +60,7 @@ def weigh(histogram: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     background, foreground = histogram.flip(-1).unbind(2)
     of_foreground, of_background = jaccard(foreground, background)
     bins = histogram.shape[-1] - EXTRA
-    level = torch.arange(bins, -1, -1, device=histogram.device) / bins
+    level = torch.arange(bins, -1, -1, dtype=histogram.dtype, device=histogram.device) / bins
     share = (foreground * of_foreground + background * of_background)[..., 1:-1]
     broken = histogram[..., -1].sum(2) != 0
     losses = torch.where(broken, torch.nan, span * (share * level).sum(-1))
@@ -106,7 +107,7 @@ def _errors(problem: Problem, ranking: Ranking) -> tuple[Tensor, Tensor, Tensor]
     """
     n, c, *space = problem.logits.shape
     z = plain.floating(problem.logits).reshape(n, c, math.prod(space))
-    given, classes = problem.target, torch.arange(c, device=z.device).unsqueeze(1)
+    given, classes = problem.target, indices(c, z, 1)
     problem = replace(
         problem,
         logits=z,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from . import Problem, Ranking, ranking
+from .choice import gradient
 from .cpu import _ask_for_huge_pages, _field, _fresh, _Job, _pixel_stride
 
 BITS = 62  # of a count
@@ -63,12 +64,16 @@ class _Ranked(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None]:
         *tensors, factor, span, table = ctx.saved_tensors
         problem = Problem(*tensors, *ctx.settings)
-        if torch.is_grad_enabled():
+
+        def by_torch(further: bool) -> Tensor:
             losses, _ = ranking.ranked(problem, ctx.how)
-            (result,) = torch.autograd.grad(losses, problem.logits, upstream[0], create_graph=True)
-            return result, None, None, None
-        charge = table * upstream[0].reshape(*upstream[0].shape, 1, 1)
-        return _RankingJob(problem, ctx.how, factor).gradient(charge, span), None, None, None
+            return torch.autograd.grad(losses, problem.logits, upstream[0], create_graph=further)[0]
+
+        def by_kernels() -> Tensor:
+            charge = table * upstream[0].reshape(*upstream[0].shape, 1, 1)
+            return _RankingJob(problem, ctx.how, factor).gradient(charge, span)
+
+        return gradient(by_kernels, by_torch), None, None, None
 
 
 class _RankingJob(_Job):

@@ -43,4 +43,4 @@ def bin_surprise(z: Tensor, bins: Tensor) -> Tensor:
 
 def mean_bin(z: Tensor) -> Tensor:
     """Σ i p_i over the last axis."""
-    return z.softmax(-1) @ torch.arange(z.shape[-1], dtype=z.dtype, device=z.device)
+    return (z.softmax(-1) * torch.arange(z.shape[-1], dtype=z.dtype, device=z.device)).sum(-1)
