@@ -4,7 +4,6 @@ Boxes are worked on in blocks of 256. A block is turned into rows of one coordin
 the L1 cache, and each field is one small loop over these rows: with fixed distances between rows and a fixed length,
 LLVM makes vector instructions of it. A field is two functions of eight coordinates: its value, and its pull on the four
 of the prediction. The rest of a block that is not full is padded with empty boxes.
-
 A NaN must survive: hence `0 if x < 0 else x`, which keeps it.
 """
 
@@ -15,15 +14,16 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .kernel_cache import kernel
+
 LANES = L = 256
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate
 
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "fastmath": {"contract"}}
 INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
-KERNEL: dict[str, Any] = _ANY | {"nogil": True, "cache": True}
+KERNEL: dict[str, Any] = _ANY | {"nogil": True}
 
-ZERO, HALF, ONE, TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
-TINY = np.float32(1e-37)
+ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-37))
 
 
 @njit(**INNER)
@@ -322,7 +322,7 @@ def load(s, a, b, at, count):  # type: ignore[no-untyped-def]
             s[k * L + i] = ZERO
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def fields(begin, end, s, numbers, a, b, out):  # type: ignore[no-untyped-def]
     """The fields of boxes `begin` to `end`: row k of `out` holds field `numbers[k]`."""
     boxes = len(a) // 4
@@ -356,7 +356,7 @@ def fields(begin, end, s, numbers, a, b, out):  # type: ignore[no-untyped-def]
                 row[i] = s[VALUE * L + i]
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def gradient(begin, end, s, numbers, a, b, upstream, out):  # type: ignore[no-untyped-def]
     """Σ upstream · ∂field/∂prediction over the fields, for boxes `begin` to `end`; `out` is laid out like the boxes."""
     boxes = len(a) // 4

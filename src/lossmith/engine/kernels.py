@@ -24,6 +24,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from .kernel_cache import kernel
+
 LANES = 256
 GROUP = 64
 SQRT_HALF = 0x3F3504F3  # its float32 bits
@@ -38,7 +40,7 @@ _INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper":
 FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
 PASTED: dict[str, Any] = FAST | {"inline": "always"}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
-KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True, "cache": True}
+KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True}
 
 # Constants by name: a call of np.float32 is a call to the compiler too.
 ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-30))
@@ -592,7 +594,7 @@ def add_softmax(ask, rows, lane, groups, out):  # type: ignore[no-untyped-def]
             out[FP2, c] += dot_square(lane[PUSH], rows[c], groups)
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -709,7 +711,7 @@ def class_gradient(ask, row, mine, lane, groups, upstream):  # type: ignore[no-u
             row[i] -= lane[WEIGHT, i] * g
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -832,7 +834,7 @@ def sigmoid_events(lane, groups):  # type: ignore[no-untyped-def]
         lane[U_NO, i] = lane[VALUE, i] + (z if z > 0 else ZERO)
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -856,7 +858,7 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
         save_limits(lane, limits[chunk])
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def sigmoid_gradient(  # type: ignore[no-untyped-def]
     start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out
 ):
@@ -935,7 +937,7 @@ def soft_event(lane, groups, mine, exps, share, depth):  # type: ignore[no-untyp
         lane[TARGET, i] = share[i]
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, limits):  # type: ignore[no-untyped-def]
     rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
@@ -950,7 +952,7 @@ def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, lim
         save_limits(lane, limits[chunk])
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream, out):  # type: ignore[no-untyped-def]
     """∂/∂z_k = p_k (q_k − Σ p q) + p_k Σ h − h_k, with q = w ∂/∂p and h = w ∂/∂u of each class.
 
@@ -1070,7 +1072,7 @@ def class_errors(lane, row, mine, groups):  # type: ignore[no-untyped-def]
         lane[TARGET, i] = ONE if hit else ZERO
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots):  # type: ignore[no-untyped-def]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -1085,7 +1087,7 @@ def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid,
                 add_to_slots(histogram[g, c], places, amounts, block.groups)
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots, table, out):  # type: ignore[no-untyped-def]
     """∂/∂z_k = p_k (q_k − Σ p q), where q is what the table charges: for the label − that, and without cancellation."""
     p, q = rows[0], rows[1]
@@ -1141,7 +1143,7 @@ def channel_errors(hinge, lane, groups):  # type: ignore[no-untyped-def]
         lane[TARGET, i] = ONE if lane[TARGET, i] >= HALF else ZERO
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def largest_errors(  # type: ignore[no-untyped-def]
     start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, largest
 ):
@@ -1165,7 +1167,7 @@ def largest_errors(  # type: ignore[no-untyped-def]
                 largest[chunk, c] = max(largest[chunk, c], top[c, i])
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def sigmoid_histogram(  # type: ignore[no-untyped-def]
     start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots
 ):
@@ -1183,7 +1185,7 @@ def sigmoid_histogram(  # type: ignore[no-untyped-def]
                 add_to_slots(histogram[g, c], places, amounts, block.groups)
 
 
-@njit(**KERNEL)
+@kernel(**KERNEL)
 def sigmoid_charge(  # type: ignore[no-untyped-def]
     start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots, table, out
 ):
