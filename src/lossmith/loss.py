@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .batch import Batch
 from .engine import Task, Want
-from .schedule import Ramp, Schedule
+from .schedule import Ramp, Schedule, leave_out_ramps, named, names_of_shared, number
 from .settings import Classes, Settings
 
 Weight = float | Schedule
@@ -46,6 +46,7 @@ class Loss(Settings):
     paper: ClassVar[str] = ""
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
     inputs: ClassVar[Callable[..., Any]] = Batch
+    __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave the product to us
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
 
@@ -174,9 +175,13 @@ class Loss(Settings):
             if isinstance(module, Ramp):
                 module.step()
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        leave_out_ramps(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def __add__(self, other: Any) -> Loss:
         if isinstance(other, Loss):
-            return Sum([*self.addends, *other.addends])
+            return Sum([(1.0, self), (1.0, other)])
         return NotImplemented
 
     def __radd__(self, other: Any) -> Loss:
@@ -185,12 +190,8 @@ class Loss(Settings):
         return NotImplemented
 
     def __mul__(self, factor: Any) -> Loss:
-        if isinstance(factor, numbers.Real | Schedule):
-            by = factor if isinstance(factor, Schedule) else float(factor)
-            if isinstance(by, float) and not math.isfinite(by):
-                raise ValueError(f"the weight of {self!r} must be finite, got {by}")
-            return Sum([(_product(by, weight, self), term) for weight, term in self.addends])
-        return NotImplemented
+        by = factor if isinstance(factor, Schedule) else number(factor)
+        return NotImplemented if by is None else Sum([(by, self)])
 
     __rmul__ = __mul__
 
@@ -198,26 +199,34 @@ class Loss(Settings):
         return self * -1.0
 
     def __sub__(self, other: Any) -> Loss:
-        return self + -other if isinstance(other, Loss) else NotImplemented
+        if isinstance(other, Loss):
+            return Sum([(1.0, self), (-1.0, other)])
+        return NotImplemented
 
 
 class Sum(Loss):
     """Losses added with weights: what `dice + 0.5 * focal` makes. Terms with the same input share one pass over it.
 
     Raises:
-        ValueError: when terms of the same input disagree on what it is, or one has reduction="none".
+        ValueError: when terms of the same input disagree on what it is, one has reduction="none", or a weight is
+            infinite or no number.
+        TypeError: a schedule times a schedule.
     """
 
     family = "sum"
 
     def __init__(self, addends: list[tuple[Weight, Loss]]) -> None:
         super().__init__()
-        self._weights = [weight for weight, _ in addends]
-        self.losses = nn.ModuleList(loss for _, loss in addends)
-        ramps = {id(w.ramp): w.ramp for w in self._weights if isinstance(w, Schedule)}
-        self.ramps = nn.ModuleList(ramps.values())
-        terms = self.terms
-        for _, term in terms:
+        flat = [(_product(a, b, loss), addend) for a, loss in addends for b, addend in loss.addends]
+        terms = [(_product(a, b, term), term) for a, addend in flat for b, term in addend.terms]
+        self._weights, self._products = [weight for weight, _ in flat], [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(addend for _, addend in flat)
+        for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
+            self.add_module(name, ramp)
+        for weight, term in terms:
+            for value in weight.ends() if isinstance(weight, Schedule) else (weight,):
+                if not math.isfinite(value):
+                    raise ValueError(f"the weight of {term!r} must be finite, got {value}")
             if term.reduction == "none":
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
         for slot in {term.slot for _, term in terms}:
@@ -235,20 +244,23 @@ class Sum(Loss):
 
     @property
     def addends(self) -> list[tuple[Weight, Loss]]:
-        return [
-            (weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)
-        ]
+        return list(zip(self._weights, self._own(), strict=True))
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
-        return [(_product(a, b, term), term) for a, loss in self.addends for b, term in loss.terms]
+        return list(zip(self._products, (term for loss in self._own() for _, term in loss.terms), strict=True))
+
+    def _own(self) -> list[Loss]:
+        return [loss for loss in self.losses if isinstance(loss, Loss)]
 
     def __repr__(self) -> str:
+        names = names_of_shared(weight.ramp for weight in self._weights if isinstance(weight, Schedule))
         text = ""
         for weight, term in self.addends:
             minus = isinstance(weight, float) and weight < 0
             size = -weight if minus else weight
-            body = f"{term!r}" if size == 1 else f"{size!r} * {term!r}"
+            written = size.written(names.get(size.ramp)) if isinstance(size, Schedule) else f"{size!r}"
+            body = f"{term!r}" if size == 1 else f"{written} * {term!r}"
             text += (
                 (" - " if minus else " + ") + body
                 if text
@@ -263,8 +275,9 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _weighed(weight: Weight, value: Tensor) -> Tensor:
-    factor = weight.value if isinstance(weight, Schedule) else weight
-    return value if factor == 1 else factor * value
+    if isinstance(weight, Schedule):
+        return weight.beside(value) * value
+    return value if weight == 1 else weight * value
 
 
 def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
