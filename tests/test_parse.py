@@ -132,6 +132,11 @@ WRONG = [
     ("dice + 0.5*ce - 1", 14, "losses are added to losses"),
     ("2*dice*3*ce", 8, "losses are added to losses"),
     ("1 - ramp(start=0, step=1, stop=2)", 0, "this is a number, not a loss"),
+    (
+        "(ramp(start=0, step=1, stop=2) - ramp(start=0, step=1, stop=2))*dice",
+        31,
+        "cannot apply '-' here: a sum of schedules",
+    ),
 ]
 
 

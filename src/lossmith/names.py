@@ -143,7 +143,7 @@ class _Parser:
             if (loss is None) != (terms[0].loss is None):
                 self._fail(position, f"cannot apply {sign!r} here: {_ALGEBRA}")
             if loss is None:
-                terms = [_Term(self._number(position, "+", terms[0].weight, weight))]
+                terms = [_Term(self._number(position, sign, terms[0].weight, weight))]
             else:
                 terms.append(_Term(weight, loss))
         return terms[0] if len(terms) == 1 else _Term(1.0, self._added(terms, start))
@@ -175,6 +175,7 @@ class _Parser:
         return _Term(-weight if minus else weight, loss)
 
     def _number(self, position: int, sign: str, a: Any, b: Any) -> Weight:
+        """a · b, or a + b, where the sign may be that of a b turned round before."""
         try:
             result: Weight = a * b if sign == "*" else a + b
         except TypeError:
