@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
+import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -108,10 +111,56 @@ def test_refusals():
             wrong()
     with pytest.raises(ValueError, match="must be finite, got inf"):
         float("inf") * DICE
-    with pytest.raises(TypeError, match="finite numbers, got nan"):
+    with pytest.raises(ValueError, match="finite numbers, got nan"):
         ls.ramp(0, float("nan"), 1)
     with pytest.raises(ValueError, match="never reaches its stop"):
         ls.ramp(0, -0.1, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "term", "number"),
+    [
+        (lambda: 1e308 * (1e308 * CE), "CrossEntropyLoss()", "inf"),
+        (lambda: DICE - -1e200 * (-1e200 * -(CE + FOCAL)), "CrossEntropyLoss()", "-inf"),
+        (lambda: 0 * math.inf * DICE, "DiceLoss()", "nan"),
+        (lambda: 10**400 * DICE, "DiceLoss()", "inf"),
+        (lambda: 1e308 * ls.DiceCELoss(dice_weight=1e30), "DiceLoss()", "inf"),
+        (lambda: 1e308 * (ls.ramp(0, 1, 10) * DICE), "DiceLoss()", "inf"),
+        (lambda: 1e308 * ((1 - ls.ramp(0, 1, 10)) * DICE), "DiceLoss()", "-inf"),
+        (lambda: (1e308 * (1e308 * ls.ramp(0, 1, 10))) * DICE, "DiceLoss()", "nan"),
+        (lambda: (1e308 + ls.ramp(1e308, 1, 1.1e308)) * DICE, "DiceLoss()", "inf"),
+        (lambda: ls.ramp(0, 1, 1e300) * ls.DiceCELoss(ce_weight=1e30), "CrossEntropyLoss()", "inf"),
+    ],
+)
+def test_weights_are_finite_after_the_algebra(make, term, number):
+    with pytest.raises(ValueError, match=re.escape(f"the weight of {term} must be finite, got {number}")):
+        make()
+
+
+A_HALF = [np.float32(0.5), np.float64(0.5), np.float16(0.5), np.array(0.5), torch.tensor(0.5), torch.tensor(0.5).half()]
+
+
+@pytest.mark.parametrize("half", A_HALF, ids=lambda x: f"{type(x).__name__}-{x.dtype}")
+def test_numbers_of_numpy_and_torch_are_weights(half):
+    a = ls.ramp(0.0, 0.25, 1.0)
+    for loss in (half * DICE, DICE * half):
+        assert repr(loss) == "0.5 * DiceLoss()"
+        assert type(loss.terms[0][0]) is float
+    for schedule in (half * a, a * half, half - a, a - half, half + a, a + half):
+        assert isinstance(schedule * DICE, ls.Loss)
+    assert ((half - a).value, (a + half).value, (half * a).scale) == (0.5, 0.5, 0.5)
+    assert repr((np.int64(2) * DICE) * torch.tensor(3)) == "6.0 * DiceLoss()"
+
+
+def test_what_is_no_number_is_no_weight():
+    for wrong in (np.ones(1), torch.ones(1), np.array([1.0, 2.0]), torch.ones(2), np.complex64(1), torch.tensor(1j)):
+        for product in (lambda x=wrong: x * DICE, lambda x=wrong: DICE * x, lambda x=wrong: x * ls.ramp(0, 1, 2)):
+            with pytest.raises(TypeError, match=r"unsupported operand|does not support ufuncs"):
+                product()
+    learned = torch.tensor(0.5, requires_grad=True)
+    for product in (lambda: learned * DICE, lambda: DICE * learned, lambda: ls.ramp(0, 1, 2) * learned):
+        with pytest.raises(TypeError, match="a weight is a number: a tensor that requires a gradient"):
+            product()
 
 
 def test_schedules():

@@ -139,6 +139,41 @@ def test_what_was_annotated_belongs_to_the_image(space, engine):
     torch.testing.assert_close(DeepSupervision(LOSS)(outputs, target, label_mask=mask), expected)
 
 
+@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_a_target_for_each_head(space, kind):
+    """As nnU-Net's loader gives them; here they differ from what sampling would give."""
+    outputs, shares = heads_of(space), (4 / 7, 2 / 7, 1 / 7)
+    targets = [torch.randint(0, 3, (2, *size)) for size in space]
+    supervised = DeepSupervision(LOSS)
+
+    def by_hand(weights):
+        each = zip(shares, outputs, targets, weights, strict=True)
+        return sum(share * LOSS(z, y, weight=weight) for share, z, y, weight in each)
+
+    torch.testing.assert_close(supervised(outputs, kind(targets)), by_hand([None] * 3))
+    whole = torch.rand(2, *space[0])
+    sampled = [at_centres(whole, size) for size in space]
+    torch.testing.assert_close(supervised(outputs, kind(targets), weight=whole), by_hand(sampled))
+    own = [torch.rand(2, *size) for size in space]
+    torch.testing.assert_close(supervised(outputs, kind(targets), weight=kind(own)), by_hand(own))
+    samples = torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(supervised(outputs, kind(targets), weight=samples), by_hand([samples] * 3))
+    mask = [torch.tensor([[True, k > 0, True], [True, True, True]]) for k in range(3)]
+    expected = sum(
+        share * LOSS(z, y, label_mask=m) for share, z, y, m in zip(shares, outputs, targets, mask, strict=True)
+    )
+    torch.testing.assert_close(supervised(outputs, kind(targets), label_mask=kind(mask)), expected)
+
+
+def test_the_target_of_a_head_of_weight_0_is_not_looked_at():
+    outputs = heads_of(SPACES[1])
+    target = torch.randint(0, 3, (2, 8, 12))
+    value = DeepSupervision(LOSS, (1, 0, 0))(outputs, [target, None, "?"])
+    torch.testing.assert_close(value, LOSS(outputs[0], target))
+    assert list(DeepSupervision(LOSS, (1, 0, 0)).parts(outputs, [target, None, None])) == ["head0.dice", "head0.focal"]
+
+
 class SeenCalls(Dense):
     """A loss that takes a map and keeps what it was called with."""
 
@@ -245,7 +280,11 @@ DEEP = DeepSupervision(ls.DiceLoss())
         (lambda: DeepSupervision(ls.DiceLoss(), [0, 0]), ValueError, ["not all 0", "[0, 0]"]),
         (lambda: DeepSupervision(ls.DiceLoss(), []), ValueError, ["one per head", "[]"]),
         (lambda: DeepSupervision(ls.DiceLoss(), [1, math.nan]), ValueError, ["numbers >= 0"]),
-        (lambda: DeepSupervision(ls.DiceLoss(), 0.5), ValueError, ["list of numbers", "0.5"]),
+        (lambda: DeepSupervision(ls.DiceLoss(), [1e308, 1e308]), ValueError, ["finite sum", "[1e+308, 1e+308]"]),
+        (lambda: DeepSupervision(ls.DiceLoss(), [1, math.inf]), ValueError, ["numbers >= 0", "inf"]),
+        (lambda: DeepSupervision(ls.DiceLoss(), 0.5), TypeError, ["list of numbers", "0.5"]),
+        (lambda: DeepSupervision(ls.DiceLoss(), "12"), TypeError, ["list of numbers", "'12'"]),
+        (lambda: DeepSupervision(ls.DiceLoss(), [1, None]), TypeError, ["list of numbers", "[1, None]"]),
         (
             lambda: DEEP(torch.stack([Z[0], Z[0]], 1), Y),
             TypeError,
@@ -267,7 +306,21 @@ DEEP = DeepSupervision(ls.DiceLoss())
         (lambda: DEEP(Z, Y[0]), ValueError, ["DiceLoss", "need labels (2, 8, 12)"]),
         (lambda: DEEP(Z, Y.float()), TypeError, ["DiceLoss", "use target.long()"]),
         (lambda: DEEP(Z), TypeError, ["DiceLoss", "the target must be a tensor"]),
-        (lambda: DEEP(Z, [1]), TypeError, ["DiceLoss", "the target must be a tensor, got list"]),
+        (lambda: DEEP(Z, [1, 1]), TypeError, ["DiceLoss", "the target must be a tensor, got int"]),
+        (lambda: DEEP(Z, [Y]), ValueError, ["2 outputs need as many targets, got 1"]),
+        (lambda: DEEP(Z, []), ValueError, ["2 outputs need as many targets, got 0"]),
+        (lambda: DEEP(Z, [Y, Y]), ValueError, ["DiceLoss", "need labels (2, 4, 6)", "(2, 8, 12)"]),
+        (
+            lambda: DEEP(Z, [Y, Y[:, ::2, ::2]], weight=[torch.ones(2, 8, 12)]),
+            ValueError,
+            ["2 outputs need as many of weight, got 1"],
+        ),
+        (
+            lambda: DEEP(Z, [Y, Y[:, ::2, ::2]], weight=torch.ones(2, 4, 6)),
+            ValueError,
+            ["weight (2, 4, 6)", "target (2, 8, 12)", "last 2"],
+        ),
+        (lambda: DEEP(Z, Y, weight=[torch.ones(2, 8, 12)] * 2), TypeError, ["weight must be a real tensor", "list"]),
     ],
 )
 def test_errors(call, kind, words):

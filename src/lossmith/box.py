@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Literal, get_args
 import torch
 from torch import Tensor
 
+from .call import unwrapped
 from .engine import power
 from .engine.boxes import Overlap, over, plain_overlap
 from .pair import ElementLoss, Format, Pair, corners
 from .settings import Fraction, NonNegative, Positive
-from .validation import unwrapped
 
 Kind = Literal["iou", "giou", "diou", "ciou"]
 _FLOOR = 1e-6  # an IoU, or an error of shape, below which logarithms and roots would have slopes without bound

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .batch import Batch
+from .call import by_slot, returned, unwrapped
 from .engine import Task, Want
-from .engine.tensors import everywhere
-from .schedule import Ramp, Schedule
+from .schedule import Ramp, Schedule, leave_out_ramps, named, names_of_shared, number
 from .settings import Classes, Settings
-from .validation import unwrapped
 
 Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
@@ -48,6 +47,7 @@ class Loss(Settings):
     paper: ClassVar[str] = ""
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
     inputs: ClassVar[Callable[..., Any]] = Batch
+    __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave the product to us
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
 
@@ -96,7 +96,7 @@ class Loss(Settings):
             part = _weighed(weight, term.value(batches[term.slot]))
             total = part if total is None else total + part
         assert total is not None
-        return _returned(total, inputs, call, self.terms[0][1].slot)
+        return returned(total, inputs, call, self.terms[0][1].slot)
 
     def parts(self, *inputs: Tensor, per_class: bool = False, **call: Any) -> dict[str, Tensor]:
         """The weighted terms by name, detached, for the log; they add up to the loss.
@@ -110,7 +110,7 @@ class Loss(Settings):
                 batch = batches[term.slot]
                 value = term.class_values(batch) if per_class else None
                 value = term.value(batch) if value is None else value
-                out[_fresh(term.name, out)] = _returned(_weighed(weight, value), inputs, call, term.slot).detach()
+                out[_fresh(term.name, out)] = returned(_weighed(weight, value), inputs, call, term.slot).detach()
         return out
 
     def _read(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Loss(Settings):
         slots: dict[str, list[Loss]] = {}
         for _, term in self.terms:
             slots.setdefault(term.slot, []).append(term)
-        pairs = self._pairs(slots, inputs, call)
+        pairs = by_slot(self._who(), self, list(slots), inputs, call)
         takes = frozenset().union(*(term.takes for _, term in self.terms))
         options = {k: v for k, v in call.items() if k not in slots}
         for key in options.keys() - takes:
@@ -146,25 +146,6 @@ class Loss(Settings):
             accepted: dict[str, Any] = {k: v for k, v in given.items() if any(k in term.takes for term in terms)}
             batches[slot] = terms[0].inputs(terms, self._who(), *pairs[slot], **accepted)
         return batches
-
-    def _pairs(self, slots: Iterable[str], inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-        names = list(slots)
-        if inputs:
-            for slot in call.keys() & set(names):
-                raise TypeError(f"{self._who()}: give {slot}=(input, target) or two arguments, not both")
-            if len(names) > 1:
-                shape = ", ".join(f"{slot}=(input, target)" for slot in names)
-                raise TypeError(f"{self!r} reads {len(names)} different inputs: call loss({shape})")
-            if len(inputs) > 2:
-                raise TypeError(f"{self._who()}: takes logits and a target, got {len(inputs)} positional arguments")
-            return {names[0]: (*inputs, None)[:2]}
-        for slot in names:
-            if slot not in call:
-                hint = "call loss(logits, target)" if len(names) == 1 else f"give {slot}=(input, target)"
-                raise TypeError(f"{self._who()}: the input {slot!r} is missing; {hint}")
-            if not isinstance(call[slot], tuple | list) or len(call[slot]) != 2:
-                raise TypeError(f"{self._who()}: {slot} must be a pair (input, target)")
-        return {slot: tuple(call[slot]) for slot in names}
 
     def _who(self) -> str:
         return " + ".join(dict.fromkeys(type(term).__name__ for _, term in self.terms))
@@ -191,9 +172,13 @@ class Loss(Settings):
             if isinstance(module, Ramp):
                 module.step()
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        leave_out_ramps(state_dict, prefix, self)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
     def __add__(self, other: Any) -> Loss:
         if isinstance(other, Loss):
-            return Sum([*self.addends, *other.addends])
+            return Sum([(1.0, self), (1.0, other)])
         return NotImplemented
 
     def __radd__(self, other: Any) -> Loss:
@@ -202,12 +187,8 @@ class Loss(Settings):
         return NotImplemented
 
     def __mul__(self, factor: Any) -> Loss:
-        if isinstance(factor, numbers.Real | Schedule):
-            by = factor if isinstance(factor, Schedule) else float(factor)
-            if isinstance(by, float) and not math.isfinite(by):
-                raise ValueError(f"the weight of {self!r} must be finite, got {by}")
-            return Sum([(_product(by, weight, self), term) for weight, term in self.addends])
-        return NotImplemented
+        by = factor if isinstance(factor, Schedule) else number(factor)
+        return NotImplemented if by is None else Sum([(by, self)])
 
     __rmul__ = __mul__
 
@@ -215,26 +196,34 @@ class Loss(Settings):
         return self * -1.0
 
     def __sub__(self, other: Any) -> Loss:
-        return self + -other if isinstance(other, Loss) else NotImplemented
+        if isinstance(other, Loss):
+            return Sum([(1.0, self), (-1.0, other)])
+        return NotImplemented
 
 
 class Sum(Loss):
     """Losses added with weights: what `dice + 0.5 * focal` makes. Terms with the same input share one pass over it.
 
     Raises:
-        ValueError: when terms of the same input disagree on what it is, or one has reduction="none".
+        ValueError: when terms of the same input disagree on what it is, one has reduction="none", or a weight is
+            infinite or no number.
+        TypeError: a schedule times a schedule.
     """
 
     family = "sum"
 
     def __init__(self, addends: list[tuple[Weight, Loss]]) -> None:
         super().__init__()
-        self._weights = [weight for weight, _ in addends]
-        self.losses = nn.ModuleList(loss for _, loss in addends)
-        ramps = {id(w.ramp): w.ramp for w in self._weights if isinstance(w, Schedule)}
-        self.ramps = nn.ModuleList(ramps.values())
-        terms = self.terms
-        for _, term in terms:
+        flat = [(_product(a, b, loss), addend) for a, loss in addends for b, addend in loss.addends]
+        terms = [(_product(a, b, term), term) for a, addend in flat for b, term in addend.terms]
+        self._weights, self._products = [weight for weight, _ in flat], [weight for weight, _ in terms]
+        self.losses = nn.ModuleList(addend for _, addend in flat)
+        for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
+            self.add_module(name, ramp)
+        for weight, term in terms:
+            for value in weight.ends() if isinstance(weight, Schedule) else (weight,):
+                if not math.isfinite(value):
+                    raise ValueError(f"the weight of {term!r} must be finite, got {value}")
             if term.reduction == "none":
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
         for slot in {term.slot for _, term in terms}:
@@ -252,20 +241,23 @@ class Sum(Loss):
 
     @property
     def addends(self) -> list[tuple[Weight, Loss]]:
-        return [
-            (weight, loss) for weight, loss in zip(self._weights, self.losses, strict=True) if isinstance(loss, Loss)
-        ]
+        return list(zip(self._weights, self._own(), strict=True))
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
-        return [(_product(a, b, term), term) for a, loss in self.addends for b, term in loss.terms]
+        return list(zip(self._products, (term for loss in self._own() for _, term in loss.terms), strict=True))
+
+    def _own(self) -> list[Loss]:
+        return [loss for loss in self.losses if isinstance(loss, Loss)]
 
     def __repr__(self) -> str:
+        names = names_of_shared(weight.ramp for weight in self._weights if isinstance(weight, Schedule))
         text = ""
         for weight, term in self.addends:
             minus = isinstance(weight, float) and weight < 0
             size = -weight if minus else weight
-            body = f"{term!r}" if size == 1 else f"{size!r} * {term!r}"
+            written = size.written(names.get(size.ramp)) if isinstance(size, Schedule) else f"{size!r}"
+            body = f"{term!r}" if size == 1 else f"{written} * {term!r}"
             text += (
                 (" - " if minus else " + ") + body
                 if text
@@ -280,20 +272,15 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _weighed(weight: Weight, value: Tensor) -> Tensor:
-    factor = weight.value if isinstance(weight, Schedule) else weight
-    return value if factor == 1 else factor * value
+    if isinstance(weight, Schedule):
+        return weight.beside(value) * value
+    return value if weight == 1 else weight * value
 
 
 def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
     if isinstance(a, Schedule) and isinstance(b, Schedule):
         raise TypeError(f"{loss!r} already has a scheduled weight; a schedule times a schedule is not supported")
     return a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b)
-
-
-def _returned(value: Tensor, inputs: tuple[Any, ...], call: dict[str, Any], slot: str) -> Tensor:
-    """In float64 if the input is, else in float32; to a DTensor another."""
-    first = inputs[0] if inputs else call[slot][0]
-    return everywhere(value.to(torch.float64 if first.dtype == torch.float64 else torch.float32), first)
 
 
 def _fresh(name: str, taken: dict[str, Any]) -> str:

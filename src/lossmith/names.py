@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from .loss import CATALOGUE, Dense, Loss
+from .loss import CATALOGUE, Dense, Loss, Sum, Weight
 from .region import RegionLoss
 from .schedule import Schedule, ramp
 from .settings import nearest
@@ -46,14 +46,15 @@ def parse(text: str, **shared: Any) -> Loss:
     """The loss that a text describes.
 
     Names or class names, calls with keyword settings (numbers, strings, lists, none, true, false), numbers, `+`, `-`,
-    `*`, parentheses, and `ramp(start=..., step=..., stop=...)` as a weight. The repr of a loss reads back.
+    `*`, parentheses, and `ramp(start=..., step=..., stop=...)` as a weight; ramps of one `name='a'` are one ramp. The
+    repr of a loss reads back.
 
     Args:
         text: for example "dice + 0.5*focal(gamma=2)".
         shared: settings for every loss in the text that has them and does not set them itself.
 
     Raises:
-        ValueError: the text cannot be read; the message points at the character.
+        ValueError: the text cannot be read, or its losses cannot be added; the message points at the character.
         TypeError: a setting or a value that a loss does not take; also a shared setting that no loss has.
 
     >>> parse("dice + 0.5*focal(gamma=3)", ignore_index=255)
@@ -61,10 +62,7 @@ def parse(text: str, **shared: Any) -> Loss:
     """
     if not isinstance(text, str):
         raise TypeError(f"parse reads a text such as 'dice + ce', got {type(text).__name__}")
-    try:
-        loss = _Parser(text, shared).read()
-    except RecursionError:
-        raise ValueError("the text is nested too deeply to be read") from None
+    loss = _Parser(text, shared).read()
     own = {setting for _, term in [*loss.addends, *loss.terms] for setting in term.fields}
     for setting in shared.keys() - own - SHARED:
         known = own | {setting for cls in CATALOGUE.values() for setting in cls.fields}
@@ -85,16 +83,33 @@ def _known(word: str) -> type[Loss] | None:
 
 
 _CONSTANTS = {"none": None, "true": True, "false": False}
-Value = Loss | Schedule | float
+_DEEPEST = 64
+_TWO_SCHEDULES = "a schedule times a schedule is not supported"
+_ALGEBRA = "losses are added to losses and multiplied by numbers"
+
+
+class _Term(NamedTuple):
+    """A loss with its weight, or a weight alone."""
+
+    weight: Weight
+    loss: Loss | None = None
+
+
+def _scheduled(loss: Loss | None) -> bool:
+    return loss is not None and any(isinstance(weight, Schedule) for weight, _ in loss.addends)
 
 
 class _Parser:
-    """Recursive descent over `sum := product (± product)*`, `product := signed (* signed)*`, `signed := -* atom`."""
+    """Recursive descent over `sum := product (± product)*`, `product := signed (* signed)*`, `signed := -* atom`.
+
+    Numbers are worked out as they come; losses are collected, and added once where their parenthesis closes.
+    """
 
     def __init__(self, text: str, shared: dict[str, Any]) -> None:
         self.text, self.shared = text, shared
         self.tokens: list[tuple[str, str, int]] = []
-        self.at = 0
+        self.at = self.depth = 0
+        self.ramps: dict[str, Schedule] = {}
         end = len(text.rstrip())
         position = 0
         while position < end:
@@ -110,61 +125,96 @@ class _Parser:
     def read(self) -> Loss:
         if len(self.tokens) == 1:
             self._fail(0, "no loss here; write for example 'dice + 0.5*focal(gamma=2)'")
-        value = self._sum()
+        weight, loss = self._sum()
         kind, word, position = self.tokens[self.at]
         if kind != "end":
             self._fail(position, f"unexpected {word!r}")
-        if not isinstance(value, Loss):
+        if loss is None:
             self._fail(0, "this is a number, not a loss")
-        return value
+        return loss if weight == 1 else self._added([_Term(weight, loss)], 0)
 
-    def _sum(self) -> Value:
-        value = self._product()
-        while self._peek() in "+-" and self._peek():
+    def _sum(self) -> _Term:
+        start = self.tokens[self.at][2]
+        terms = [self._product()]
+        while self._peek() in ("+", "-"):
             _, sign, position = self._next()
-            other = self._product()
-            value = self._combine(position, sign, value, other)
-        return value
+            weight, loss = self._product()
+            weight = -weight if sign == "-" else weight
+            if (loss is None) != (terms[0].loss is None):
+                self._fail(position, f"cannot apply {sign!r} here: {_ALGEBRA}")
+            if loss is None:
+                terms = [_Term(self._number(position, sign, terms[0].weight, weight))]
+            else:
+                terms.append(_Term(weight, loss))
+        return terms[0] if len(terms) == 1 else _Term(1.0, self._added(terms, start))
 
-    def _product(self) -> Value:
-        value = self._signed()
-        while self._peek() == "*":
-            _, sign, position = self._next()
-            value = self._combine(position, sign, value, self._signed())
-        return value
-
-    def _signed(self) -> Value:
-        if self._peek() == "-":
-            self._next()
-            return -self._signed()
-        return self._atom()
-
-    def _combine(self, position: int, sign: str, a: Any, b: Any) -> Value:
+    def _added(self, terms: list[_Term], start: int) -> Loss:
         try:
-            result: Value = a * b if sign == "*" else a + b if sign == "+" else a - b
-        except TypeError as error:
-            known = "schedule" in str(error)
-            hint = str(error) if known else "losses are added to losses and multiplied by numbers"
-            self._fail(position, f"cannot apply {sign!r} here: {hint}")
+            return Sum([(weight, loss) for weight, loss in terms if loss is not None])
+        except (TypeError, ValueError) as error:
+            self._refused(error, start)
+
+    def _product(self) -> _Term:
+        weight, loss = self._signed()
+        while self._peek() == "*":
+            position = self._next()[2]
+            by, other = self._signed()
+            if loss is not None and other is not None:
+                self._fail(position, f"cannot apply '*' here: {_ALGEBRA}")
+            weight, loss = self._number(position, "*", weight, by), loss or other
+            if (other is not None or isinstance(by, Schedule)) and isinstance(weight, Schedule) and _scheduled(loss):
+                self._fail(position, f"cannot apply '*' here: {_TWO_SCHEDULES}")
+        return _Term(weight, loss)
+
+    def _signed(self) -> _Term:
+        minus = False
+        while self._peek() == "-":
+            self._next()
+            minus = not minus
+        weight, loss = self._atom()
+        return _Term(-weight if minus else weight, loss)
+
+    def _number(self, position: int, sign: str, a: Any, b: Any) -> Weight:
+        """a · b, or a + b, where the sign may be that of a b turned round before."""
+        try:
+            result: Weight = a * b if sign == "*" else a + b
+        except TypeError:
+            problem = _TWO_SCHEDULES if sign == "*" else "a sum of schedules is not supported"
+            self._fail(position, f"cannot apply {sign!r} here: {problem}")
         return result
 
-    def _atom(self) -> Value:
+    def _atom(self) -> _Term:
         kind, word, position = self._next()
         if kind == "number":
-            return float(word)
+            return _Term(float(word))
         if word == "(":
-            value = self._sum()
-            self._expect(")")
-            return value
+            self._deeper(position)
+            term = self._sum()
+            self._close(")")
+            return term
         if kind != "name":
             self._fail(position, f"expected a loss or a number, got {word!r}" if word else "the text ends too early")
         if word == "ramp":
-            settings = self._settings() if self._peek() == "(" else {}
-            try:
-                return ramp(**settings)
-            except (TypeError, ValueError):
-                self._fail(position, "write ramp(start=0.01, step=0.01, stop=1.0)")
-        return self._loss(word, position)
+            return _Term(self._ramp(position))
+        return _Term(1.0, self._loss(word, position))
+
+    def _ramp(self, position: int) -> Schedule:
+        settings = self._settings() if self._peek() == "(" else {}
+        name = settings.pop("name", None)
+        if not isinstance(name, str | None):
+            self._fail(position, f"the name of a ramp is a 'string', got {name!r}")
+        try:
+            new = ramp(**settings)
+        except TypeError:
+            self._fail(position, "write ramp(start=0.01, step=0.01, stop=1.0)")
+        except ValueError as error:
+            self._fail(position, str(error))
+        if name is None:
+            return new
+        known = self.ramps.setdefault(name, new)
+        if repr(known) != repr(new):
+            self._fail(position, f"the ramp {name!r} is {known!r} elsewhere in this text")
+        return known
 
     def _loss(self, word: str, position: int) -> Loss:
         settings = self._settings() if self._peek() == "(" else {}
@@ -174,11 +224,11 @@ class _Parser:
         extra = {k: v for k, v in self.shared.items() if k in cls.fields}
         try:
             return cls(**{**extra, **settings})
-        except TypeError as error:
-            raise TypeError(f"{error}\n{self._pointer(position)}") from None
+        except (TypeError, ValueError) as error:
+            self._refused(error, position)
 
     def _settings(self) -> dict[str, Any]:
-        self._expect("(")
+        self._deeper(self._expect("("))
         settings: dict[str, Any] = {}
         while self._peek() != ")":
             kind, name, position = self._next()
@@ -190,7 +240,7 @@ class _Parser:
             settings[name] = self._constant()
             if self._peek() != ")":
                 self._expect(",")
-        self._expect(")")
+        self._close(")")
         return settings
 
     def _constant(self) -> Any:
@@ -206,13 +256,14 @@ class _Parser:
         if kind == "name" and _known(word):
             return self._loss(word, position)
         if word in ("[", "("):
+            self._deeper(position)
             close = {"[": "]", "(": ")"}[word]
             items = []
             while self._peek() != close:
                 items.append(self._constant())
                 if self._peek() != close:
                     self._expect(",")
-            self._expect(close)
+            self._close(close)
             return items
         self._fail(position, "a value is a number, a 'string', a [list], none, true or false")
 
@@ -227,10 +278,25 @@ class _Parser:
         self.at = min(self.at + 1, len(self.tokens) - 1)
         return token
 
-    def _expect(self, sign: str) -> None:
+    def _expect(self, sign: str) -> int:
         _, word, position = self._next()
         if word != sign:
             self._fail(position, f"expected {sign!r}" + (f", got {word!r}" if word else ", but the text ends"))
+        return position
+
+    def _deeper(self, position: int) -> None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            self._fail(position, f"nested too deeply: at most {_DEEPEST} levels")
+
+    def _close(self, sign: str) -> None:
+        self._expect(sign)
+        self.depth -= 1
+
+    def _refused(self, error: TypeError | ValueError, position: int) -> NoReturn:
+        """What a loss says, with the place that it says it of."""
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{error}\n{self._pointer(position)}") from None
 
     def _fail(self, position: int, message: str) -> NoReturn:
         raise ValueError(f"{message}\n{self._pointer(position)}")

@@ -10,7 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .engine.tensors import indices
 from .loss import Loss
+from .schedule import number
+
+Target = Tensor | Sequence[Tensor] | None
 
 
 class DeepSupervision(nn.Module):
@@ -20,7 +24,7 @@ class DeepSupervision(nn.Module):
     that its centre falls into: pixel i of n takes pixel ⌊(2i + 1) m / 2n⌋ of m (torch's "nearest-exact", in integers).
     No label is converted, averaged or invented, and the ignored stay ignored. Weights per pixel and maps given in the
     call are read at the same pixels; the values of a `distance` stay in the units of the full resolution. A
-    `label_mask` belongs to images, not to pixels.
+    `label_mask` belongs to images, not to pixels. Where a list has a target for each head, these are taken as they are.
 
     Args:
         loss: any loss or sum of losses that reads one input, with reduction "mean" or "sum".
@@ -29,7 +33,8 @@ class DeepSupervision(nn.Module):
             `find_unused_parameters=True`). None: 1, ½, ¼, …
 
     Raises:
-        TypeError, ValueError: weights that are negative or all 0, a loss that cannot be averaged over heads.
+        TypeError, ValueError: weights that are negative, all 0 or too large to be added; a loss that cannot be averaged
+            over heads.
 
     Limits: objects smaller than a coarse head's pixel can vanish from its target.
     Paper: Lee et al., "Deeply-supervised nets", AISTATS 2015, arXiv 1409.5185.
@@ -55,19 +60,21 @@ class DeepSupervision(nn.Module):
         self.loss = loss
         self.weights = None if weights is None else _checked(weights)
 
-    def forward(self, outputs: Sequence[Tensor], target: Tensor | None = None, **call: Any) -> Tensor:
+    def forward(self, outputs: Sequence[Tensor], target: Target = None, **call: Any) -> Tensor:
         """The loss of all heads.
 
         Args:
             outputs: a list of logits (N, C, *S_h), the finest first.
-            target: as the loss takes it, at any resolution: labels (N, *S) or (N, 1, *S), a map (N, C, *S).
+            target: as the loss takes it, at any resolution: labels (N, *S) or (N, 1, *S), a map (N, C, *S). Or a list
+                of such, one for each output and at its resolution.
             call: the loss's own keywords. Those with the axes of a target must have its size S, and go with it; others,
-                such as a `weight` per sample or a `label_mask`, go to every head as they are. `denominator` is refused:
+                such as a `weight` per sample or a `label_mask`, go to every head as they are. Beside a list of targets
+                a keyword may be a list too; if it is not, S is the size of the first target. `denominator` is refused:
                 heads have different numbers of pixels.
 
         Raises:
             TypeError: outputs that are not a list. One stacked tensor (N, heads, C, *S) is `outputs.unbind(1)`.
-            ValueError: a number of outputs other than the number of weights, a coarse output before a finer one.
+            ValueError: a number of outputs other than that of the weights or targets, a coarse output before a finer.
         """
         total: Tensor | None = None
         for _, weight, inputs, options in self._heads(outputs, target, call):
@@ -77,7 +84,7 @@ class DeepSupervision(nn.Module):
         return total
 
     def parts(
-        self, outputs: Sequence[Tensor], target: Tensor | None = None, *, per_class: bool = False, **call: Any
+        self, outputs: Sequence[Tensor], target: Target = None, *, per_class: bool = False, **call: Any
     ) -> dict[str, Tensor]:
         """The weighted terms of every head as "head0.dice", detached, for the log; they add up to the loss."""
         return {
@@ -91,7 +98,7 @@ class DeepSupervision(nn.Module):
         self.loss.step()
 
     def _heads(
-        self, outputs: Sequence[Tensor], target: Tensor | None, call: dict[str, Any]
+        self, outputs: Sequence[Tensor], target: Any, call: dict[str, Any]
     ) -> Iterator[tuple[int, float, tuple[Tensor, ...], dict[str, Any]]]:
         """(number, share, inputs, keywords) of every head that counts."""
         axes = _checked_outputs(outputs)
@@ -100,26 +107,42 @@ class DeepSupervision(nn.Module):
             raise ValueError(f"DeepSupervision: {len(weights)} weights need as many outputs, got {len(outputs)}")
         if "denominator" in call:
             raise TypeError("DeepSupervision: takes no denominator, heads have different numbers of pixels")
+        targets, own = _head_by_head(target, call, len(outputs))
         maps = {k: v for k, v in call.items() if k != "label_mask" and _has_axes(v, axes)}
+        whole = target if targets is None else targets[0]
         for name, value in maps.items():
-            if target is not None and _space(value, axes) != _space(target, axes):
+            if isinstance(whole, Tensor) and _space(value, axes) != _space(whole, axes):
                 raise ValueError(
-                    f"DeepSupervision: {name} {tuple(value.shape)} and the target {tuple(target.shape)} "
+                    f"DeepSupervision: {name} {tuple(value.shape)} and the target {tuple(whole.shape)} "
                     f"must have the same size in their last {axes} axes"
                 )
-        for number, (weight, logits) in enumerate(zip(weights, outputs, strict=True)):
+        for head, (weight, logits) in enumerate(zip(weights, outputs, strict=True)):
             if weight > 0:
                 size = logits.shape[2:]
-                options = call | {k: _sampled(v, size) for k, v in maps.items()}
-                if target is None:
-                    inputs: tuple[Tensor, ...] = (logits,)
+                options = call | {k: _sampled(v, size) for k, v in maps.items()} | {k: v[head] for k, v in own.items()}
+                if targets is not None:
+                    inputs: tuple[Any, ...] = (logits, targets[head])
+                elif target is None:
+                    inputs = (logits,)
                 else:
                     inputs = (logits, _sampled(target, size) if _has_axes(target, axes) else target)
-                yield number, weight / sum(weights), inputs, options
+                yield head, weight / sum(weights), inputs, options
 
     def __repr__(self) -> str:
         weights = "" if self.weights is None else f", weights={self.weights!r}"
         return f"DeepSupervision({self.loss!r}{weights})"
+
+
+def _head_by_head(target: Any, call: dict[str, Any], heads: int) -> tuple[Sequence[Any] | None, dict[str, Any]]:
+    """The target and the keywords that are lists, with an entry for each head."""
+    if not isinstance(target, list | tuple):
+        return None, {}
+    own = {name: given for name, given in call.items() if isinstance(given, list | tuple)}
+    for name, given in {"targets": target, **own}.items():
+        if len(given) != heads:
+            many = name if name == "targets" else f"of {name}"
+            raise ValueError(f"DeepSupervision: {heads} outputs need as many {many}, got {len(given)}")
+    return target, own
 
 
 def _has_axes(x: Any, axes: int) -> bool:
@@ -136,18 +159,19 @@ def _sampled(x: Tensor, size: torch.Size) -> Tensor:
     for axis, n in enumerate(size, start=x.ndim - len(size)):
         m = x.shape[axis]
         if m != n:
-            x = x.index_select(axis, (2 * torch.arange(n, device=x.device) + 1) * m // (2 * n))
+            x = x.index_select(axis, (2 * indices(n, x) + 1) * m // (2 * n))
     return x
 
 
 def _checked(weights: Iterable[float]) -> list[float]:
-    try:
-        numbers = [float(w) for w in weights]
-    except (TypeError, ValueError):
-        numbers = []
-    if not numbers or not all(0 <= w < math.inf for w in numbers) or not any(numbers):
+    given = list(weights) if isinstance(weights, Iterable) and not isinstance(weights, str) else [None]
+    numbers = [x for x in map(number, given) if x is not None]
+    if len(numbers) < len(given):
+        raise TypeError(f"DeepSupervision: weights must be a list of numbers, one per head, got {weights!r}")
+    if not all(w >= 0 for w in numbers) or not 0 < sum(numbers) < math.inf:
         raise ValueError(
-            f"DeepSupervision: weights must be a list of numbers >= 0, one per head and not all 0, got {weights!r}"
+            "DeepSupervision: weights must be numbers >= 0, one per head, not all 0 and with a finite sum, "
+            f"got {weights!r}"
         )
     return numbers
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,31 +12,9 @@ from torch import Tensor
 from .engine import Problem, Stats, Task
 from .engine.field import labels_and_valid
 from .engine.plain import SLACK, out_of_range
-from .engine.tensors import can_look, indices, ordinary
+from .engine.tensors import can_look, indices
 
 NO_LABEL = -(2**31)  # marks what is ignored among yes and no, which any other number might be
-
-
-def unwrapped(who: str, given: Any, formats: Collection[str] = ()) -> Any:
-    """What a call hands over, with its tensors as `ordinary` ones. Boxes that say themselves what their four numbers
-    are must be what the losses take them for: one of `formats`."""
-    if isinstance(given, tuple | list):
-        inner = [unwrapped(who, x, formats) for x in given]
-        return inner if isinstance(given, list) else tuple(inner)
-    if isinstance(given, dict):
-        return {key: unwrapped(who, x, formats) for key, x in given.items()}
-    own = getattr(given, "format", None) if isinstance(given, Tensor) and type(given) is not Tensor else None
-    said = str(getattr(own, "value", own)).lower()
-    if formats and own is not None and said not in formats:
-        raise ValueError(
-            f"{who}: {type(given).__name__} in the format {said!r}, but the loss takes {formats_of(formats)}; "
-            f"build it with fmt={said!r}, or convert the boxes"
-        )
-    return ordinary(given)
-
-
-def formats_of(formats: Collection[str]) -> str:
-    return " and ".join(f"fmt={fmt!r}" for fmt in sorted(formats))
 
 
 def fit(
