@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -677,6 +677,8 @@ box = st.lists(coordinate, min_size=4, max_size=4)
 
 @settings(deadline=None, max_examples=300)
 @given(box, box)
+@example([0.0] * 4, [0.0, -4.5e-43, 221623.0, 0.0])
+@example([0.0, 0.0, 2e5, 3e-43], [0.0, -4.5e-43, 221623.0, 0.0])
 def test_any_boxes_are_finite(a, b):
     boxes, target = torch.tensor([a]), torch.tensor([b])
     for row in ROWS:

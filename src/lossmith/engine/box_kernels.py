@@ -3,8 +3,7 @@
 Boxes are worked on in blocks of 256. A block is turned into rows of one coordinate each in flat scratch that stays in
 the L1 cache, and each field is one small loop over these rows: with fixed distances between rows and a fixed length,
 LLVM makes vector instructions of it. A field is two functions of eight coordinates: its value, and its pull on the four
-of the prediction. The rest of a block that is not full is padded with empty boxes.
-A NaN must survive: hence `0 if x < 0 else x`, which keeps it.
+of the prediction. The rest of a block that is not full is padded with empty boxes. A NaN survives `0 if x < t else x`.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-37)
 
 @njit(**INNER)
 def positive(x):  # type: ignore[no-untyped-def]
-    return ZERO if x < ZERO else x
+    return ZERO if x < TINY else x
 
 
 @njit(**INNER)
@@ -58,7 +57,7 @@ def around(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
 @njit(**INNER)
 def hull(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
     size, centres = around(low, high, other_low, other_high), abs(shift(low, high, other_low, other_high))
-    return centres if size < centres else size
+    return positive(centres if size < centres else size)
 
 
 @njit(**INNER)
@@ -72,8 +71,9 @@ def pulls(size, common, whole, centre, low, high, other_low, other_high):  # typ
 
     An edge that is in the common part is not in the hull; where two coincide, half of each.
     """
-    size = size if high >= low else ZERO
-    common = common if shared(low, high, other_low, other_high) >= ZERO else ZERO
+    length, both = high - low, shared(low, high, other_low, other_high)
+    size = size if (length >= TINY) | (length == ZERO) else ZERO
+    common = common if (both >= TINY) | (both == ZERO) else ZERO
     space, offset = around(low, high, other_low, other_high), shift(low, high, other_low, other_high)
     edges = HALF if space == abs(offset) else (ONE if space > abs(offset) else ZERO)
     inner_low = HALF if low == other_low else (ONE if low > other_low else ZERO)

@@ -97,12 +97,18 @@ class Axis(NamedTuple):
 def _axis(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor) -> Axis:
     shift = ((low - other_low) + (high - other_high)) / 2
     return Axis(
-        size=(high - low).clamp(min=0),
-        other=(other_high - other_low).clamp(min=0),
-        shared=(torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0),
-        hull=torch.maximum(torch.maximum(high, other_high) - torch.minimum(low, other_low), shift.abs()),
+        size=_length(high - low),
+        other=_length(other_high - other_low),
+        shared=_length(torch.minimum(high, other_high) - torch.maximum(low, other_low)),
+        hull=_length(torch.maximum(torch.maximum(high, other_high) - torch.minimum(low, other_low), shift.abs())),
         shift=shift,
     )
+
+
+def _length(x: Tensor) -> Tensor:
+    """Not below 0, and 0 if it is too short for its inverse, which slopes are made of."""
+    x = x.clamp(min=0)
+    return torch.where((x > 0) & (x < TINY), 0.0, x)
 
 
 def _missed(x: Axis, y: Axis) -> Tensor:
