@@ -127,6 +127,7 @@ PositiveWeight = Annotated[NonNegative | Tensor | None, YesOrNo()]
 def nearest(word: str, known: Iterable[str]) -> str:
     """The end of an error message: the known word that was probably meant, or all of them."""
     names = sorted(known)
+    word = {"weight": "class_weight"}.get(word, word)  # torch's word, which is nearer to others by its letters
     close = difflib.get_close_matches(word.lower(), names, 1, 0.5)
     return f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(names)}"
 
