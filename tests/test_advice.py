@@ -199,7 +199,7 @@ case(
     lambda: same(ls.BoundaryLoss()(Z, Y, distance=ls.distance.signed_distance_map(Y, 3)), ls.BoundaryLoss()(Z, Y)),
 )
 case(
-    "include_background=False has no effect with one channel, the foreground; drop it",
+    "{} has no effect with one channel, the foreground; drop it",
     lambda: ls.DiceLoss(include_background=False)(ONE, YES),
     lambda: DICE(ONE, YES),
 )

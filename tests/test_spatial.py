@@ -259,6 +259,15 @@ def test_windows_are_odd(size):
 # ---- non-adjacency --------------------------------------------------------------------------------------------------
 
 
+def test_nonadjacency_under_autocast_on_a_large_image(engine):
+    """Rounded to half before its division, the sum over the pixels was infinite, and the loss NaN."""
+    logits, loss = logits_of(1, 3, 512, 512).float(), ls.NonAdjacencyLoss(forbidden=NOT_0_2)
+    expected = loss(logits)
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cpu", dtype):
+            assert torch.equal(loss(logits), expected)
+
+
 def test_nonadjacency_needs_no_target(engine):
     for channels, forbidden in [(3, NOT_0_2), (1, [[0, 1], [1, 0]])]:
         logits = logits_of(2, channels, 6, 7)

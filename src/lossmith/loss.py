@@ -325,10 +325,9 @@ class ClassLoss(Dense):
             )
 
     def suits(self, batch: Batch) -> None:
-        if batch.task == "binary" and not self.include_background:
-            raise ValueError(
-                f"{batch.who}: include_background=False has no effect with one channel, the foreground; drop it"
-            )
+        chosen = {"include_background": self.include_background is False, "classes": self.classes is not None}
+        for name in [name for name, given in chosen.items() if given and batch.task == "binary"]:
+            raise ValueError(f"{batch.who}: {name} has no effect with one channel, the foreground; drop it")
         if batch.task == "binary" and self.class_weight is not None:
             raise ValueError(
                 f"{batch.who}: class_weight has no effect on {self.name} with one channel: its mean is over one class; "

@@ -41,9 +41,8 @@ class Recipe(ClassLoss):
         return self.sum.terms
 
     def suits(self, batch: Batch) -> None:
-        spared = batch.task == "binary" and self.include_background  # then its pixel term has a use for class weights
-        if not spared:
-            super().suits(batch)
+        if self.class_weight is None or self.classes is not None or not self.include_background:
+            super().suits(batch)  # class weights alone are fine: its pixel term has a use for them
 
     def _who(self) -> str:
         return type(self).__name__
