@@ -63,6 +63,10 @@ SURVIVORS: dict[str, str] = {
     "EntropyLoss.pixels: 700.0 -> 701.0 (line 2, column 66)": "e^-700 is 0 beside anything",
     "ForegroundCrossEntropy.price: price if batch.softmax else price.expand(batch.n_classes, 2) -> price"
     " (line 4, column 11)": "broadcasting expands it as well",
+    "CrossEntropyLoss.price: -1 -> 1 (line 10, column 52)": "of what has one axis, the new last one is the second",
+    "FocalLoss.price: -1 -> 1 (line 14, column 43)": "the same",
+    "Loss.reduce: denominator.to(total) if isinstance(denominator, Tensor) else total.new_full((), denominator)"
+    " -> total.new_full((), denominator) (line 14, column 16)": "the same number; an accelerator would be waited for",
     "GeneralizedDiceLoss.formula: 1.0 -> 2.0 (line 5, column 73)": "stands in for a size of 0 in a branch not taken",
     "GeneralizedDiceLoss.formula: 1.0 -> 2.0 (line 6, column 30)": "scales all weights, which cancels in the ratio",
     "KLDivergenceLoss.of_event: 0.0 -> 1.0 (line 5, column 91)": "is multiplied by its chance, 0",
