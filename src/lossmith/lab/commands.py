@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -207,11 +206,15 @@ def show(
 
 @app.command()
 def plot(
-    loss: Annotated[list[str], typer.Argument(help='Losses, as names or text: focal "dice + ce".')],
+    loss: Annotated[list[str], typer.Argument(help='Losses, as names or text: focal "dice + ce" giou.')],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("losses.html"),
     json: Json = False,
 ) -> None:
-    """Draw the value and the gradient of losses, from all wrong to all right, into one HTML file."""
+    """Draw the value and the gradient of losses into one HTML file, with a figure for each kind of input.
+
+    Pixels and regions from all wrong to all right, a box that slides over its target, a residual, the score of a
+    detection, the distribution of an edge. A sum over several inputs is drawn once for each.
+    """
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
     from lossmith.lab import curves, figures
@@ -219,16 +222,16 @@ def plot(
     drawn = {}
     for text in loss:
         try:
-            drawn[text] = curves.sample(ls.parse(text))
+            drawn.update(curves.draw(text))
         except (ValueError, TypeError, RuntimeError) as error:
             raise UserError(f"{text}: {str(error).splitlines()[0]}") from error
     if json:
-        typer.echo(dumps({text: asdict(curve) for text, curve in drawn.items()}, indent=1))
+        typer.echo(dumps({name: each.as_json() for name, each in drawn.items()}, indent=1, ensure_ascii=False))
         return
     page = (
         '<!doctype html><meta charset="utf-8"><title>lossmith plot</title><style>:root{color-scheme:light dark}'
-        "body{max-width:1100px;margin:40px auto;padding:0 20px}</style>"
-        f"<script>{get_plotlyjs()}</script>{figures.curves(drawn, figures.colours(list(drawn)))}"
+        "body{max-width:1100px;margin:40px auto;padding:0 20px;font-family:system-ui,sans-serif}</style>"
+        f"<script>{get_plotlyjs()}</script>{figures.sections(drawn)}"
     )
     try:
         out.write_text(page, encoding="utf-8")

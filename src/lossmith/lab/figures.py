@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from lossmith.lab.curves import Curve
+from lossmith.lab.curves import PICTURE, Curve, Drawn, Kind, Line
 from lossmith.lab.ranking import Ranking
 
 _INK = "#7d8590"
@@ -201,33 +203,70 @@ def curves(drawn: dict[str, Curve], colour: Colours) -> str:
     """Value, gradient, and the share of the gradient that classes above 0 get, against the true class's probability."""
     if not drawn:
         return ""
-    pixels = next(iter(drawn.values())).foreground_pixels
     figure = make_subplots(
         cols=3,
         horizontal_spacing=0.07,
-        subplot_titles=("Value", "Size of the gradient", "Gradient on the foreground"),
+        subplot_titles=("Value", PICTURE.gradient, "Gradient on the foreground"),
     )
     for n, loss in enumerate(colour):
         curve = drawn[loss]
-        for i, y in enumerate((curve.value, curve.gradient, curve.foreground)):
-            figure.add_scatter(
-                x=curve.q,
-                y=y,
-                mode="lines",
-                name=loss,
-                legendgroup=loss,
-                showlegend=i == 0,
-                line={"color": colour[loss], "width": 2.4, "dash": _DASHES[n % len(_DASHES)]},
-                hovertemplate=f"{loss}: %{{y:.4g}}<extra></extra>",
-                row=1,
-                col=i + 1,
-            )
-    figure.add_hline(y=pixels, line={"color": _INK, "dash": "dot", "width": 1}, row=1, col=3)
-    figure.update_xaxes(title="probability of the true class", range=[0, 1], nticks=6)
+        panels: tuple[Sequence[float | None], ...] = (curve.value, curve.gradient, curve.foreground)
+        for i, y in enumerate(panels):
+            _add_line(figure, curve.x, y, loss, colour, n, column=i + 1)
+    for pixels in {curve.foreground_pixels for curve in drawn.values()}:
+        figure.add_hline(y=pixels, line={"color": _INK, "dash": "dot", "width": 1}, row=1, col=3)
+    figure.update_xaxes(title=PICTURE.axis, range=[0, 1], nticks=6)
     figure.update_yaxes(nticks=6)
     figure.update_yaxes(rangemode="tozero", col=2)
     figure.update_yaxes(range=[-0.02, 1.02], tickformat=".0%", col=3)
     return html_of(figure, 400)
+
+
+def lines(kind: Kind, drawn: dict[str, Line], colour: Colours) -> str:
+    """Value and gradient against what the inputs of a kind are moved along."""
+    figure = make_subplots(cols=2, horizontal_spacing=0.08, subplot_titles=("Value", kind.gradient))
+    for n, loss in enumerate(colour):
+        line = drawn[loss]
+        for i, y in enumerate((line.value, line.gradient)):
+            _add_line(figure, line.x, y, loss, colour, n, column=i + 1)
+    low, high = kind.ends
+    figure.update_xaxes(title=kind.axis, range=[math.floor(low), math.ceil(high)], nticks=8)
+    figure.update_yaxes(nticks=6, rangemode="tozero")
+    return html_of(figure, 400)
+
+
+def sections(drawn: dict[str, Drawn]) -> str:
+    """A heading, what is drawn, and a figure for each kind of losses."""
+    html = ""
+    for name in dict.fromkeys(each.kind.name for each in drawn.values()):
+        some = {
+            f"{loss} ({each.note})" if each.note else loss: each
+            for loss, each in drawn.items()
+            if each.kind.name == name
+        }
+        kind, colour = next(iter(some.values())).kind, colours(list(some))
+        on_picture = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, Curve)}
+        moved = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, Line)}
+        figure = lines(kind, moved, colour) if moved else curves(on_picture, colour)
+        html += f"<section><h2>{kind.heading}</h2><p>{kind.caption}</p>{figure}</section>"
+    return html
+
+
+def _add_line(
+    figure: go.Figure, x: list[float], y: Sequence[float | None], loss: str, colour: Colours, n: int, column: int
+) -> None:
+    figure.add_scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        name=loss,
+        legendgroup=loss,
+        showlegend=column == 1,
+        line={"color": colour[loss], "width": 2.4, "dash": _DASHES[n % len(_DASHES)]},
+        hovertemplate=f"{loss}: %{{y:.4g}}<extra></extra>",
+        row=1,
+        col=column,
+    )
 
 
 def html_of(figure: go.Figure, height: int, legend: bool = True) -> str:
