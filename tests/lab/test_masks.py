@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import tifffile
+from advice import follows
 
 from lossmith.lab import UserError
 from lossmith.lab.files import read_mask
@@ -86,6 +87,7 @@ def set_slope(path: Path, slope: float, inter: float) -> None:
     path.write_bytes(raw)
 
 
+@follows("labels are whole numbers")
 @pytest.mark.parametrize(("slope", "inter"), [(0.2, 0), (0.25, 0), (0.5, 0), (1, 0.5), (0.9, 0.45)])
 @pytest.mark.parametrize("stored", [np.uint8, np.float32])
 def test_no_slope_lets_halves_pass(stored: Any, slope: float, inter: float, tmp_path: Path) -> None:
@@ -100,6 +102,7 @@ def test_floats_have_no_step_whatever_the_slope(tmp_path: Path) -> None:
     assert "holds 1.97999" in refusal(path)
 
 
+@follows("Threshold them (numpy: (mask > 0.5).astype(numpy.uint8))")
 @pytest.mark.parametrize("suffix", [".npy", ".tif", ".nii"])
 def test_probabilities_are_thresholded(suffix: str, tmp_path: Path) -> None:
     mask = np.random.default_rng(1).random((8, 8, 8), np.float32)
@@ -112,6 +115,7 @@ def test_probabilities_are_thresholded(suffix: str, tmp_path: Path) -> None:
     assert np.array_equal(mended, (mask > 0.5)[::-1] if suffix == ".nii" else mask > 0.5)
 
 
+@follows("Class numbers divided by 255? numpy: numpy.rint(255 * mask).astype(numpy.uint8)")
 @pytest.mark.parametrize("dtype", FLOATS[1:])
 @pytest.mark.parametrize("labels", [[0, 1], [0, 1, 2, 3], [0, 1, 255], [0, 200]])
 def test_class_numbers_divided_by_255_come_back(labels: list[int], dtype: str, tmp_path: Path) -> None:
@@ -121,6 +125,7 @@ def test_class_numbers_divided_by_255_come_back(labels: list[int], dtype: str, t
     assert np.array_equal(read_mask(save(tmp_path / "b.npy", mended), -100), before)
 
 
+@follows("Resample the labels with nearest neighbours (scipy: scipy.ndimage.zoom(labels, 0.5, order=0))")
 @pytest.mark.parametrize("values", [2, 4])
 def test_an_interpolated_mask_is_resampled_again(values: int, tmp_path: Path) -> None:
     labels = (LABELS[0] % values).repeat(3, 0).repeat(3, 1)
@@ -131,6 +136,9 @@ def test_an_interpolated_mask_is_resampled_again(values: int, tmp_path: Path) ->
     assert np.array_equal(np.unique(mended), np.arange(values))
 
 
+@follows(
+    "if those pixels are unlabelled, save what is ignored there (numpy: numpy.where(numpy.isfinite(mask), mask, {}))"
+)
 @pytest.mark.parametrize("ignore_index", [-100, 255])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_becomes_what_is_ignored(value: float, ignore_index: int, tmp_path: Path) -> None:
@@ -143,6 +151,7 @@ def test_what_is_no_number_becomes_what_is_ignored(value: float, ignore_index: i
     assert np.array_equal(np.delete(mended, 28), np.delete(LABELS[0], 28))
 
 
+@follows("Then save 1 for all (numpy: (mask != 0).astype(numpy.uint8))")
 @pytest.mark.parametrize("dtype", ["float64", "uint32", "int64", "uint64"])
 def test_labels_that_int32_cannot_hold(dtype: str, tmp_path: Path) -> None:
     mask = np.zeros((8, 8), dtype)

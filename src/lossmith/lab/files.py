@@ -32,6 +32,11 @@ def stem_of(path: Path) -> str:
     return path.name[: -len(suffix_of(path))]
 
 
+def suffixes_beside(path: Path) -> str:
+    """What the mask of an image may end with, or the image of a mask: volumes go with volumes."""
+    return ".nii or .nii.gz" if suffix_of(path) in _VOLUMES else ".png, .tif or .npy"
+
+
 def read_image(path: Path) -> Array:
     """An image as float32 (channels, H, W), a volume as (channels, X, Y, Z), each channel standardised."""
     array = _read_array(path, palette_as_labels=False)
@@ -41,15 +46,17 @@ def read_image(path: Path) -> Array:
         elif array.ndim == 4 and array.shape[3] <= _MOST_CHANNELS:
             array = np.moveaxis(array, 3, 0)
         else:
-            raise UserError(f"{path}: shape {array.shape} is no volume; save one volume a file, (X, Y, Z[, channels])")
+            raise UserError(
+                f"{path}: shape {array.shape} is no volume; save one a file, (X, Y, Z) or (X, Y, Z, 1 to 4)"
+            )
     elif array.ndim == 2:
         array = array[None]
     elif array.ndim == 3 and array.shape[2] <= _MOST_CHANNELS:
         array = array.transpose(2, 0, 1)
     elif array.ndim != 3 or array.shape[0] > _MOST_CHANNELS:
         raise UserError(
-            f"{path}: shape {array.shape} is no 2-D image; save one image a file, (H, W) or (H, W, channels), and a "
-            "volume as NIfTI (.nii.gz)"
+            f"{path}: shape {array.shape} is no 2-D image; save one a file, (H, W) or (H, W, 1 to 4), and a volume as "
+            "NIfTI (.nii.gz)"
         )
     image = array.astype(np.float32)
     if not np.isfinite(image).all():
@@ -80,11 +87,12 @@ def read_mask(path: Path, ignore_index: int) -> Array:
                 "(numpy: (mask != 0).astype(numpy.uint8))"
             )
     array = array.astype(np.int32)
-    wrong = array[(array < 0) & (array != ignore_index)]
+    wrong = np.unique(array[(array < 0) & (array != ignore_index)])
     if wrong.size:
-        raise UserError(
-            f"{path}: holds the label {wrong.min()}; labels start at 0 (to ignore it: --ignore-index {wrong.min()})"
-        )
+        hint = f"to ignore it: --ignore-index {wrong[0]}"
+        if wrong.size > 1 or (array == ignore_index).any():
+            hint = f"to ignore all below: numpy.where(mask < 0, {ignore_index}, mask)"
+        raise UserError(f"{path}: holds the label {wrong[0]}; labels start at 0 ({hint})")
     return array
 
 
