@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import lossmith
 from lossmith.cli import main
 from lossmith.lab import box_page
 from lossmith.lab import box_regression as br
@@ -304,3 +309,16 @@ def test_ctrl_c_among_the_deviations(
     assert "stopped after 30 of 30 anchor points, in the table of deviations;" in capsys.readouterr().err
     assert "What each deviation does" not in body(page)
     assert "DIoU’s lead over GIoU" in body(page)
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """A file where each folder would be: numba's own cache raises at import then."""
+    package = Path(lossmith.__file__).parent
+    copy = shutil.copytree(package, tmp_path / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "lab" / "__pycache__").touch()
+    program = "from lossmith.lab import box_regression as br; print(br._clip(-3.0), br.__file__)"
+    blocked = {"HOME": str(copy / "cli.py"), "XDG_CACHE_HOME": str(copy / "cli.py"), "PYTHONPATH": str(tmp_path)}
+    mine = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | blocked
+    done = subprocess.run([sys.executable, "-c", program], env=mine, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout == f"-1.0 {copy / 'lab' / 'box_regression.py'}\n"

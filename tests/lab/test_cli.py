@@ -103,7 +103,7 @@ def test_errors_are_one_line(
 
 def test_a_loss_given_twice(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(folder), "--loss", "ce", "--loss", " ce", "--out", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == 'lossmith: --loss "ce" is given twice\n'
+    assert capsys.readouterr().err == 'lossmith: --loss "ce" is given twice; give it once, --seeds repeats it\n'
 
 
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -151,5 +151,5 @@ def test_images_with_one_label_each_are_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "labelled")
     (folder / "masks").rename(tmp_path / "masks")
     (folder / "labels.csv").write_text("stem,label\n" + "".join(f"disc{i},{i % 2}\n" for i in range(8)))
-    with pytest.raises(UserError, match="has a label for each whole image; it needs masks"):
+    with pytest.raises(UserError, match="has a label for each whole image, no masks; drop it"):
         add_unlabelled(read_folder(folder, "labelled", "multiclass", -100), tmp_path)

@@ -15,7 +15,7 @@ the 1e-7 in the denominator of the script's alpha, which changes nothing, is lef
 A side can become negative when a step overshoots. Neither form does anything about it, as the script does not: such a
 box overlaps nothing and goes on by the same formulas. `Course.turned` counts these cases.
 
-This file imports numba. The kernels and what calls them are one file because numba's cache follows one file at a time.
+The kernels stand in one file, because what is kept of them follows one file at a time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
+
+from lossmith.engine.kernel_cache import kernel
 
 Array = np.ndarray[Any, Any]
 
@@ -168,7 +169,7 @@ def _join(parts: list[Course]) -> Course:
     )
 
 
-@njit(error_model="numpy", cache=True)
+@kernel(error_model="numpy")
 def descent(loss, deviations, x, y, w, h, W, H):  # type: ignore[no-untyped-def]
     """Minus the gradient by (cx, cy, w, h) of one case, and its IoU. The target is W × H at CENTRE."""
     left, right, top, bottom = x - w / 2, x + w / 2, y - h / 2, y + h / 2
@@ -263,7 +264,7 @@ def descent(loss, deviations, x, y, w, h, W, H):  # type: ignore[no-untyped-def]
     return sx, sy, sw, sh, iou
 
 
-@njit(error_model="numpy", cache=True)
+@kernel(error_model="numpy")
 def _shape_slope(w, W):  # type: ignore[no-untyped-def]
     """Derivative of SIoU's (1 − e^−ω)⁴, ω = |w − W| / max(w, W)."""
     omega = abs(w - W) / max(w, W)
@@ -272,13 +273,13 @@ def _shape_slope(w, W):  # type: ignore[no-untyped-def]
     return 4 * (1 - e) ** 3 * e * d
 
 
-@njit(error_model="numpy", cache=True)
+@kernel(error_model="numpy")
 def _clip(d):  # type: ignore[no-untyped-def]
     """Derivative of smooth L1 with beta = 1."""
     return max(-1.0, min(1.0, d))
 
 
-@njit(error_model="numpy", nogil=True, cache=True)
+@kernel(error_model="numpy", nogil=True)
 def _walk(loss, deviations, points, rates, errors):  # type: ignore[no-untyped-def]
     """Adds the error of every case to `errors` (points, iterations); returns how many cases lost a side."""
     turned = 0

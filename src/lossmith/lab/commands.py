@@ -89,7 +89,7 @@ def compare(
     losses = [" ".join(text.split()) for text in loss]
     twice = next((text for text in losses if losses.count(text) > 1), None)
     if twice is not None:
-        raise UserError(f'--loss "{twice}" is given twice')
+        raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
     if crop and crop % 16:
         raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
     if not (lr > 0 and math.isfinite(lr)):
@@ -106,7 +106,9 @@ def compare(
         from lossmith.lab import detection, detection_report
 
         if task != "multiclass" or ignore_index != -100 or unlabelled or unlabelled_batch:
-            raise UserError(f"--task, --ignore-index, --unlabelled: {data} has boxes, not labelled pixels; drop them")
+            raise UserError(
+                f"--task, --ignore-index, --unlabelled[-batch]: {data} has boxes, not labelled pixels; drop them"
+            )
         images = read_scenes(folder, data)
         job, write = detection.JOB, detection_report.write_report
         settings: Settings = detection.settings(images, steps, crop, batch, lr, device, quality)

@@ -118,7 +118,10 @@ def read_trials(out: Path) -> list[dict[str, Any]]:
     trials = []
     for path in sorted((out / "trials").glob("*.json"), key=lambda p: (p.stat().st_mtime_ns, p.name)):
         try:
-            trials.append({**json.loads(path.read_text(encoding="utf-8")), "hash": path.stem})
+            trial = json.loads(path.read_text(encoding="utf-8"))
+            if not (isinstance(trial, dict) and trial.keys() >= {"settings", "loss", "meaning", "seed"}):
+                raise ValueError("its settings, loss, meaning and seed are not there")
+            trials.append({**trial, "hash": path.stem})
         except ValueError as error:
             raise UserError(f"{path}: is no trial ({error}); delete it to run that trial again") from error
     return trials

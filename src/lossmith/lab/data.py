@@ -25,7 +25,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lossmith.lab import UserError
-from lossmith.lab.files import FORMATS, read_image, read_mask, stem_of, suffix_of
+from lossmith.lab.files import FORMATS, read_image, read_mask, stem_of, suffix_of, suffixes_beside
 
 Array = np.ndarray[Any, Any]
 Kind = Literal["segmentation", "classification"]
@@ -128,7 +128,7 @@ def add_unlabelled(data: Data, folder: Path) -> Data:
     see it.
     """
     if data.kind == "classification":
-        raise UserError(f"--unlabelled {folder}: {data.name} has a label for each whole image; it needs masks")
+        raise UserError(f"--unlabelled {folder}: {data.name} has a label for each whole image, no masks; drop it")
     if not folder.is_dir():
         raise UserError(f"--unlabelled {folder}: is not a folder")
     paths = _files_in(folder)
@@ -157,7 +157,7 @@ def files_of(folder: Path, part: str) -> dict[str, Path]:
     if not (folder / part).is_dir():
         raise UserError(
             f"{folder}: there is no folder {part}/ in it; expected images/ and masks/, paired by stem, or images/ and "
-            "labels.csv"
+            "labels.csv, or images/ and boxes.csv"
         )
     return _files_in(folder / part)
 
@@ -181,10 +181,10 @@ def _masks_of(folder: Path, images: dict[str, Path]) -> dict[str, Path]:
     masks = files_of(folder, "masks")
     for stem, path in images.items():
         if stem not in masks:
-            raise UserError(f"{path}: no mask for it; expected masks/{stem} with .png, .tif, .npy or .nii.gz")
+            raise UserError(f"{path}: no mask for it; expected masks/{stem} with {suffixes_beside(path)}")
     for stem, path in masks.items():
         if stem not in images:
-            raise UserError(f"{path}: no image for it; expected images/{stem} with .png, .tif, .npy or .nii.gz")
+            raise UserError(f"{path}: no image for it; expected images/{stem} with {suffixes_beside(path)}")
     return {stem: masks[stem] for stem in images}
 
 
@@ -264,13 +264,16 @@ def _default_names(labels: dict[str, Array], origin: dict[str, Path], ignore_ind
 
 def _check_labels(labels: dict[str, Array], origin: dict[str, Path], classes: list[str], ignore_index: int) -> None:
     any_foreground = False
+    ignores = any(bool((label == ignore_index).any()) for label in labels.values())
     for stem, label in labels.items():
         valid = label[label != ignore_index]
         any_foreground = any_foreground or bool((valid > 0).any())
-        if valid.size and valid.max() >= len(classes):
+        unnamed = np.unique(valid[valid >= len(classes)])
+        if unnamed.size:
+            ignore = "" if ignores or unnamed.size > 1 else f", or ignore it: --ignore-index {unnamed[0]}"
             raise UserError(
-                f"{origin[stem]}: holds the label {valid.max()}, but classes.txt names {len(classes)} classes "
-                f"(0 to {len(classes) - 1}); add the name, mend the mask, or ignore it: --ignore-index {valid.max()}"
+                f"{origin[stem]}: holds the label {unnamed[-1]}, but classes.txt names {len(classes)} classes "
+                f"(0 to {len(classes) - 1}); name all up to {unnamed[-1]}, correct the label{ignore}"
             )
     if not any_foreground:
         where = next(iter(origin.values()))

@@ -12,7 +12,8 @@ from lossmith.lab import UserError
 from lossmith.lab.data import Data
 from lossmith.lab.plan import Settings
 from lossmith.lab.weights import with_weights
-from lossmith.loss import Dense, Loss
+from lossmith.loss import ClassLoss, Dense, Loss
+from lossmith.recipes import Recipe
 from lossmith.structure import NonAdjacencyLoss
 
 _NEEDS = {
@@ -86,6 +87,13 @@ def _refuse(loss: Loss, settings: Settings, data: Data) -> None:
             raise ValueError("kl needs a target of probabilities; with labels it is ce")
         if (term.task or settings.task) not in term.tasks:
             raise ValueError(f"{term.name} takes a yes or no at each pixel: use --task binary")
+        if term.task not in (None, settings.task):
+            raise ValueError(f"{term.name} has task={term.task!r}; drop that, --task says it for all losses")
+        # Recipes have a term of pixels, which weighs background and foreground.
+        one_class = settings.task == "binary" and isinstance(term, ClassLoss) and not isinstance(term, Recipe)
+        if one_class and term.class_weight is not None:
+            other = ", or drop --task binary" if "multiclass" in term.tasks else ""
+            raise ValueError(f"class_weight has no effect on {term.name} with one channel; drop it{other}")
         if whole and (term.family == "map" or term.name in _NEIGHBOURS):
             raise ValueError(f"{term.name} looks at neighbouring pixels; this data has one label for each whole image")
     if not any(term.needs_target for term in terms):
