@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import test_advice_folders
 import test_masks
+import torch
 from advice import ADVICE, Said, advice_in, follows, rewrite
 
 import lossmith as ls
@@ -240,6 +241,12 @@ def test_settings_that_one_channel_has_no_use_for(row: Any, discs: Path, said: S
     text = f'{row.name}(class_weight="inverse")'
     line = said("compare", discs, "--task", "binary", "--loss", text)
     assert said("compare", discs, "--task", "binary", "--loss", row.name) == ""
+    try:
+        ls.parse(f"{row.name}(class_weight=[1, 2])")(torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.long))
+    except ValueError:
+        assert line
+    else:
+        assert line == ""
     if line:
         assert "class_weight has no effect" in line
         other = said("compare", discs, "--loss", text)
