@@ -356,10 +356,10 @@ def test_boxes(boxes: Path, said: Said) -> None:
     table.write_text(sound.replace("y2\n", "y2,ignore\n") + "left,2,2,a,9\n")
     assert said("compare", boxes).endswith("x1, y1, x2, y2 must be numbers")
     for wrong in ("9,2,9,9", "nan,2,9,9", "2,9,9,2", "2,2,9999,9"):
-        table.write_text(f"{sound}left,{wrong}\n")
+        table.write_text(f"{sound}right,{wrong}\n")
         found = re.search(r"must have x1 < x2 and y1 < y2 inside its (\d+) x (\d+) image$", said("compare", boxes))
         assert found is not None
-    table.write_text(f"{sound}left,0,0,{found[1]},{found[2]}\n")
+    table.write_text(f"{sound}right,0,0,{found[1]},{found[2]}\n")
     assert said("compare", boxes) == ""
     for value, right in (("yes", False), ("0", True), ("1", True)):
         table.write_text(f"{sound.replace('y2', 'y2,ignore')}left,2,2,9,9,{value}\n")

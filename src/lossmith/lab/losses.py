@@ -81,6 +81,10 @@ def _refuse(loss: Loss, settings: Settings, data: Data) -> None:
         if not all(isinstance(term, Dense) for _, term in addend.terms):
             needs = _NEEDS.get(addend.family, "another kind of input")
             raise ValueError(f"{addend.name} needs {needs}; this data has labelled {'images' if whole else 'pixels'}")
+        one_class = settings.task == "binary" and not isinstance(addend, Recipe)  # whose pixel term weighs both classes
+        if one_class and isinstance(addend, ClassLoss) and addend.class_weight is not None:
+            other = ", or drop --task binary" if "multiclass" in addend.tasks else ""
+            raise ValueError(f"class_weight has no effect on {addend.name} with one channel; drop it{other}")
     terms = [term for _, term in loss.terms if isinstance(term, Dense)]
     for term in terms:
         if isinstance(term, KLDivergenceLoss):
@@ -89,11 +93,6 @@ def _refuse(loss: Loss, settings: Settings, data: Data) -> None:
             raise ValueError(f"{term.name} takes a yes or no at each pixel: use --task binary")
         if term.task not in (None, settings.task):
             raise ValueError(f"{term.name} has task={term.task!r}; drop that, --task says it for all losses")
-        # Recipes have a term of pixels, which weighs background and foreground.
-        one_class = settings.task == "binary" and isinstance(term, ClassLoss) and not isinstance(term, Recipe)
-        if one_class and term.class_weight is not None:
-            other = ", or drop --task binary" if "multiclass" in term.tasks else ""
-            raise ValueError(f"class_weight has no effect on {term.name} with one channel; drop it{other}")
         if whole and (term.family == "map" or term.name in _NEIGHBOURS):
             raise ValueError(f"{term.name} looks at neighbouring pixels; this data has one label for each whole image")
     if not any(term.needs_target for term in terms):
