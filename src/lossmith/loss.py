@@ -331,7 +331,7 @@ class ClassLoss(Dense):
         if batch.task == "binary" and self.class_weight is not None:
             raise ValueError(
                 f"{batch.who}: class_weight has no effect on {self.name} with one channel: its mean is over one class; "
-                "drop it, or use two channels: torch.cat([torch.zeros_like(logits), logits], 1)"
+                "drop it, or use two channels"
             )
 
     def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:

@@ -43,6 +43,15 @@ def test_a_crop_that_is_no_multiple(discs: Path, said: Said) -> None:
         assert said("compare", discs, "--crop", found[1]) == ""
 
 
+@follows("write {}")
+def test_a_spacing_that_plot_cannot_draw(tmp_path: Path, said: Said) -> None:
+    found = re.search(
+        r"; write (spacing=.*)$", said("plot", "boundary(spacing=[1, 2, 3])", "--out", tmp_path / "a.html")
+    )
+    assert found is not None
+    assert said("plot", f"boundary({found[1]})", "--out", tmp_path / "a.html") == ""
+
+
 @follows("give it once, --seeds repeats it")
 def test_a_loss_twice(discs: Path, said: Said) -> None:
     assert said("compare", discs, "--loss", "dice", "--loss", "dice").endswith("; give it once, --seeds repeats it")
@@ -235,7 +244,6 @@ def test_losses_for_other_targets(discs: Path, said: Said) -> None:
         assert said("compare", discs, "--loss", "ce", "--task", run) == ""
 
 
-@follows("drop it{}", ", or drop --task binary")
 @pytest.mark.parametrize("row", WEIGHTED, ids=lambda row: str(row.name))
 def test_settings_that_one_channel_has_no_use_for(row: Any, discs: Path, said: Said) -> None:
     text = f'{row.name}(class_weight="inverse")'
@@ -249,9 +257,8 @@ def test_settings_that_one_channel_has_no_use_for(row: Any, discs: Path, said: S
         assert line == ""
     if line:
         assert "class_weight has no effect" in line
-        other = said("compare", discs, "--loss", text)
-        assert line.endswith("; drop it, or drop --task binary") == (other == "")
-        assert other == "" or line.endswith("; drop it")
+        assert line.endswith("; drop it, or use two channels")
+        assert said("compare", discs, "--loss", text) == "" or "multiclass" not in row.cls.tasks
     if "include_background" in row.fields:
         line = said("compare", discs, "--task", "binary", "--loss", f"{row.name}(include_background=False)")
         assert line.endswith("include_background has no effect with one channel, the foreground; drop it")

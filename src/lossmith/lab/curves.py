@@ -220,7 +220,7 @@ def _reason(owners: list[Loss], problems: list[tuple[int, str]]) -> str:
         return f"{' but '.join(said)}; make them agree on the number of classes"
     hidden = {n: tuple(_picture(max(2, n)).shape[1:]) for n, _ in problems}
     clear = [text for n, text in problems if ", ".join(map(str, hidden[n])) not in text]
-    return clear[0] if clear else "no number of classes suits all of its settings; drop task= or the settings per class"
+    return clear[0] if clear else "no number of classes suits all of its settings"
 
 
 def _setting(name: str, value: Any) -> str:

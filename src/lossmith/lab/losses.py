@@ -12,8 +12,7 @@ from lossmith.lab import UserError
 from lossmith.lab.data import Data
 from lossmith.lab.plan import Settings
 from lossmith.lab.weights import with_weights
-from lossmith.loss import ClassLoss, Dense, Loss
-from lossmith.recipes import Recipe
+from lossmith.loss import Dense, Loss
 from lossmith.structure import NonAdjacencyLoss
 
 _NEEDS = {
@@ -81,10 +80,6 @@ def _refuse(loss: Loss, settings: Settings, data: Data) -> None:
         if not all(isinstance(term, Dense) for _, term in addend.terms):
             needs = _NEEDS.get(addend.family, "another kind of input")
             raise ValueError(f"{addend.name} needs {needs}; this data has labelled {'images' if whole else 'pixels'}")
-        one_class = settings.task == "binary" and not isinstance(addend, Recipe)  # whose pixel term weighs both classes
-        if one_class and isinstance(addend, ClassLoss) and addend.class_weight is not None:
-            other = ", or drop --task binary" if "multiclass" in addend.tasks else ""
-            raise ValueError(f"class_weight has no effect on {addend.name} with one channel; drop it{other}")
     terms = [term for _, term in loss.terms if isinstance(term, Dense)]
     for term in terms:
         if isinstance(term, KLDivergenceLoss):
