@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
 
 import lossmith as ls
-from lossmith.engine import boxes, choice, cpu, ranking_cpu
+from lossmith.engine import box_kernels, choice, kernels
 from lossmith.engine.choice import chosen
 from problems import labels_of, logits_of
 
@@ -74,6 +78,40 @@ def test_blocks_that_overlap_in_threads_leave_nothing_behind():
     assert chosen() == "auto"
 
 
+def test_a_block_that_begins_is_no_call_to_other_threads():
+    """Between its call and its block, `use_engine` could be either: the other threads wait until that can be told."""
+    seen, kept = [], ls.use_engine("fused")
+    threading_run(lambda: seen.append(chosen()))
+    assert seen == ["auto"]
+    time.sleep(1.2 * choice._MOMENT)
+    threading_run(lambda: seen.append(chosen()))
+    assert seen == ["auto", "fused"]
+    with kept:
+        threading_run(lambda: seen.append(chosen()))
+    assert seen == ["auto", "fused", "auto"]
+    assert chosen() == "auto"
+
+
+def test_one_choice_may_be_entered_by_several_threads():
+    kept, both, seen = ls.use_engine("plain"), threading.Barrier(2), []
+
+    def enter():
+        with kept:
+            both.wait(10)
+            seen.append(chosen())
+            both.wait(10)
+
+    threads = [threading.Thread(target=enter) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert seen == ["plain", "plain"]
+    with copy.deepcopy(kept):
+        assert chosen() == "plain"
+    assert chosen() == "auto"
+
+
 def test_a_block_holds_for_its_thread_and_a_call_for_the_process():
     seen = []
     with ls.use_engine("plain"):
@@ -116,7 +154,7 @@ def test_a_choice_may_be_entered_again_and_calls_do_not_pile_up():
     assert chosen() == "auto"
     for _ in range(50):
         ls.use_engine("auto")
-    assert len(choice._process) <= 2
+    assert len(choice._calls) <= 2
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does it to itself
@@ -147,46 +185,74 @@ def broken(*args, **kwargs):
 
 
 FAILURES = [
-    (ls.DiceCELoss(), (Z, Y), cpu._Job, "run"),
-    (ls.LovaszSoftmaxLoss(bins=8), (Z, Y), ranking_cpu._RankingJob, "run"),
-    (ls.GIoULoss(), BOXES, boxes, "_run"),
+    (ls.DiceCELoss(), (Z, Y), kernels, "softmax_sums", "softmax_gradient"),
+    (ls.LovaszSoftmaxLoss(bins=8), (Z, Y), kernels, "softmax_histogram", "softmax_charge"),
+    (ls.GIoULoss(), BOXES, box_kernels, "fields", "gradient"),
 ]
 
 
 @pytest.mark.parametrize("when", ["forward", "backward"])
-@pytest.mark.parametrize(("loss", "inputs", "owner", "name"), FAILURES)
-def test_kernels_that_fail_give_way_to_torch(anew, monkeypatch, loss, inputs, owner, name, when):
+@pytest.mark.parametrize(("loss", "inputs", "owner", "forward", "backward"), FAILURES)
+def test_kernels_that_fail_give_way_to_torch(anew, monkeypatch, loss, inputs, owner, forward, backward, when):
     """With one warning that says why, to the same value and gradient; "fused" raises with that reason."""
     expected = gradient(loss, *inputs)
-
-    def answer():
-        first = inputs[0].detach().clone().requires_grad_()
-        if when == "forward":
-            monkeypatch.setattr(owner, name, broken)
-        value = loss(first, *inputs[1:])
-        monkeypatch.setattr(owner, name, broken)
-        value.backward()
-        return value.detach(), first.grad
-
-    original = getattr(owner, name)
+    monkeypatch.setattr(owner, forward if when == "forward" else backward, broken)
     with (
         ls.use_engine("fused"),
         pytest.raises(RuntimeError, match=r"cannot serve this call: the kernels failed.*no space"),
     ):
-        answer()
-    monkeypatch.setattr(owner, name, original)
+        gradient(loss, *inputs)
     with pytest.warns(
         RuntimeWarning, match=r"without its fast CPU kernels: the kernels failed \(OSError: no space"
     ) as seen:
-        found = answer()
+        found = gradient(loss, *inputs)
     assert len(seen) == 1
     assert "more lines" not in str(seen[0].message)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
-    monkeypatch.setattr(owner, name, original)
+    monkeypatch.undo()
+    monkeypatch.setattr(choice, "_failure", "the kernels failed (OSError: no space left on device)")
     gradient(loss, *inputs)  # no second warning, which would be an error here
     with ls.use_engine("fused"), pytest.raises(RuntimeError, match="no space left"):
         loss(*inputs)
+
+
+class Alarm(Exception):
+    """What a time limit raises in the middle of whatever runs."""
+
+
+def test_what_is_no_failure_of_the_kernels_is_nobody_elses(anew, monkeypatch):
+    """An alarm, a hook of autograd, checkpointing, which ends its recomputation by raising: all get through."""
+
+    def alarm(*args):
+        raise Alarm
+
+    for error in (alarm, lambda *args: (_ for _ in ()).throw(TimeoutError)):
+        monkeypatch.setattr(kernels, "softmax_sums", error)
+        with pytest.raises((Alarm, TimeoutError)):
+            LOSS(Z, Y)
+    monkeypatch.undo()
+    with pytest.raises(Alarm), torch.autograd.graph.saved_tensors_hooks(alarm, lambda x: x):
+        LOSS(Z.clone().requires_grad_(), Y)
+    for text in ("ce(reduction='sum')", "dice", "focal(reduction='sum')", "lovasz(bins=8)"):
+        loss, leaf = ls.parse(text), Z.clone().requires_grad_()
+        checkpoint(lambda z, f=loss: f(z, Y), leaf, use_reentrant=False).backward()
+        torch.testing.assert_close(leaf.grad, gradient(loss, Z, Y)[1])
+    assert choice._failure is None
+
+
+@pytest.mark.parametrize(
+    "strange", [lambda z: torch.complex(z, -z).conj().imag, lambda z: torch._efficientzerotensor(z.shape)]
+)
+def test_views_that_memory_does_not_hold(anew, strange):
+    """For this call only, and in torch."""
+    z = strange(Z)
+    torch.testing.assert_close(LOSS(z, Y), LOSS(z.clone(), Y))
+    assert choice._failure is None
+    with ls.use_engine("fused"):
+        LOSS(Z, Y)
+        with pytest.raises(RuntimeError, match="memory, which does not hold"):
+            LOSS(z, Y)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.*:DeprecationWarning")
@@ -253,3 +319,23 @@ def test_a_numba_that_cannot_be_imported():
     reason = "numba cannot be used (ImportError: Numba needs NumPy 1.26 or less)"
     assert warning == f"1 lossmith runs without its fast CPU kernels: {reason}"
     assert "cannot serve this call: numba cannot be used (ImportError" in refusal
+
+
+def test_kernels_that_are_not_compiled_are_not_used():
+    code = (
+        "import torch, lossmith as ls\n"
+        "z, y = torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long)\n"
+        "print(ls.DiceLoss()(z, y).item(), ls.CrossEntropyLoss()(z, y).item())\n"
+        "ls.use_engine('fused')\n"
+        "try: ls.DiceLoss()(z, y)\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    environment = os.environ | {"NUMBA_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    values, refusal = done.stdout.splitlines()
+    z, y = torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long)
+    assert [float(x) for x in values.split()] == pytest.approx(
+        [ls.DiceLoss()(z, y).item(), ls.CrossEntropyLoss()(z, y).item()]
+    )
+    assert "NUMBA_DISABLE_JIT is set" in refusal
+    assert done.stderr.count("NUMBA_DISABLE_JIT is set") == 1

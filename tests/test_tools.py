@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import fractions
 import inspect
 import math
@@ -172,6 +173,89 @@ def test_a_class_counts_once(row):
     for name in {"classes", "rare"} & row.cls.fields.keys():
         with pytest.raises(ValueError, match=f"{name} must be a list of integers, each once"):
             row.cls(**{name: [1, 1, 2]})
+
+
+# ---- losses of one's own --------------------------------------------------------------------------------------------
+
+
+def test_constructors_of_ones_own_are_called():
+    """Each class has a constructor, for its signature; in line they all get their turn, and keep their own arguments."""
+
+    class Named(ls.DiceLoss):
+        def __init__(self, *, label: str = "mine", **settings: Any) -> None:
+            super().__init__(**settings)
+            self.label = label
+
+    class Marked(ls.DiceLoss):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.mark = 1
+
+    class Plain(ls.DiceLoss):
+        pass
+
+    class Both(Plain, Marked):
+        pass
+
+    class Further(Named):
+        extra: float = 2.0
+
+    class First(ls.DiceLoss):
+        def __init__(self, label: str) -> None:
+            super().__init__(smooth=3.0)
+            self.label = label
+
+    assert Named().label == "mine"
+    assert Further(label="yours", extra=3, smooth=0.5).label == "yours"
+    assert Both(smooth=0.5).mark == 1
+    assert First("a").smooth == 3.0
+    assert list(inspect.signature(Named).parameters)[:1] == ["label"]
+    assert list(inspect.signature(Further).parameters)[:2] == ["label", "extra"]
+    assert list(inspect.signature(Both).parameters) == list(ls.DiceLoss.fields)
+    assert list(inspect.signature(First).parameters) == ["label"]
+    logits, labels = logits_of(2, 3, 4), labels_of(3, 2, 4, ignore=False)
+    for loss in (Named(), Both(), Further()):
+        torch.testing.assert_close(loss(logits, labels), ls.DiceLoss()(logits, labels))
+
+
+def test_buffers_of_ones_own_move_as_they_would():
+    class Own(ls.CrossEntropyLoss):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.register_buffer("mine", torch.ones(2, dtype=torch.float32))
+            self.register_buffer("later", None)
+
+    loss = Own(class_weight=[1.0, 2.0]).half()
+    assert loss.mine.dtype == torch.float16
+    assert loss.class_weight.dtype == torch.float64
+    loss = ls.CrossEntropyLoss(class_weight=[1.0, 2.0])
+    loss.class_weight = None
+    loss.half()
+
+
+def test_a_tensor_without_axes_is_a_number_where_numbers_are_taken():
+    one = torch.tensor(1.0)
+    for make in (
+        lambda: ls.CrossEntropyLoss(class_weight=one),
+        lambda: ls.DiceLoss(class_weight=one),
+        lambda: ls.PowerCrossEntropyLoss(frequencies=one),
+        lambda: ls.NonAdjacencyLoss(forbidden=one),
+    ):
+        with pytest.raises(TypeError, match="must be a list of finite numbers >= 0 or None, got tensor"):
+            make()
+    assert ls.CrossEntropyLoss(pos_weight=one).pos_weight == 1.0
+
+
+class Reduction(enum.StrEnum):
+    SUM = "sum"
+
+
+def test_words_are_words():
+    for word in (Reduction.SUM, np.str_("sum")):
+        loss = ls.DiceLoss(reduction=word)
+        assert ls.parse(repr(loss)).reduction == "sum"
+    with pytest.raises(ValueError, match="class_weight cannot be read: Missing"):
+        ls.CrossEntropyLoss(class_weight=OmegaConf.create({"w": [1.0, "???"]}).w)
 
 
 # ---- devices --------------------------------------------------------------------------------------------------------

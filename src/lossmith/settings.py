@@ -224,7 +224,9 @@ def plain(value: Any) -> Any:
         return value.detach().tolist()
     if isinstance(value, np.ndarray | np.generic):
         return plain(value.tolist())
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+    if isinstance(value, str):
+        return str.__str__(value)  # of an enumeration or NumPy too
+    if isinstance(value, Sequence) and not isinstance(value, bytes):
         return [plain(entry) for entry in value]
     if hasattr(value, "__array__") and not isinstance(value, type):
         return plain(np.asarray(value))
@@ -304,22 +306,32 @@ class Settings(nn.Module):
     def _sign(cls) -> None:
         """Says in the constructor's signature which settings there are: help texts, editors and command lines read it.
 
-        A constructor takes any keyword, so that an error can name the one that was meant; the signature belongs to the
-        function, and every class needs one of its own.
+        A constructor takes any keyword, so that an error can name the one that was meant. A signature belongs to a
+        function, so every class needs a constructor of its own; it hands over to the next in line.
         """
         init: Any = cls.__init__
-        code = init.__code__
-        if code.co_argcount != 1 or not code.co_flags & inspect.CO_VARKEYWORDS:
+        if not isinstance(init, types.FunctionType) or not init.__code__.co_flags & inspect.CO_VARKEYWORDS:
             return  # a constructor of another kind, which says itself what it takes
-        own: Any = types.FunctionType(code, init.__globals__, "__init__", init.__defaults__, init.__closure__)
-        own.__qualname__, own.__module__ = f"{cls.__qualname__}.__init__", cls.__module__
+        own = [p for p in inspect.signature(init).parameters.values() if p.name not in cls._settings_so_far()]
+        own = [p for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        if "__init__" not in vars(cls):
+
+            def handing_over(self: Any, *unnamed: Any, **given: Any) -> None:
+                super(cls, self).__init__(*unnamed, **given)
+
+            handing_over.__name__, handing_over.__qualname__ = "__init__", f"{cls.__qualname__}.__init__"
+            cls.__init__ = init = handing_over  # type: ignore[method-assign]
         settings = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=_spelt(cls.hints[name]))
             for name, value in cls.fields.items()
+            if name not in {p.name for p in own}
         ]
-        this = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-        own.__signature__ = inspect.Signature([this, *settings], return_annotation=None)
-        cls.__init__ = own  # type: ignore[method-assign]
+        init.__signature__ = inspect.Signature([*own, *settings], return_annotation=None)
+
+    @classmethod
+    def _settings_so_far(cls) -> set[str]:
+        """The settings of all classes that this one is made of."""
+        return {name for parent in cls.__mro__ for name in getattr(parent, "fields", {})}
 
     def __init__(self, *unnamed: Any, **given: Any) -> None:
         super().__init__()
@@ -340,11 +352,14 @@ class Settings(nn.Module):
                 value = copy.deepcopy(default)  # a module belongs to one owner
             try:
                 read = plain(value)
-            except (ValueError, TypeError, RuntimeError) as error:
-                raise type(error)(f"{who}: {name} cannot be read: {error}") from None
+            except Exception as error:  # whoever brought the value may raise anything when it is read
+                raise ValueError(
+                    f"{who}: {name} cannot be read: {next(iter(str(error).splitlines()), error)}"
+                ) from error
             hint = self.hints[name]
-            scalar = isinstance(value, Tensor) and value.ndim == 0 and _takes_tensor(hint)
-            wrong = _numeric([read]) if scalar else _problem(read, hint)  # what a tensor may hold, the call tells
+            wrong = _problem(read, hint)
+            if wrong and isinstance(value, Tensor) and value.ndim == 0 and _problem(0.5, hint) is None:
+                wrong = _numeric([read])  # a number or a list, and a tensor is checked as a list is: by the call
             if wrong:
                 raise wrong.error(f"{who}: {name} must be {wrong.text}, got {_shown(value)}")
             if isinstance(read, list) and _takes_tensor(hint):
@@ -358,10 +373,12 @@ class Settings(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""
-        own, self._buffers = self._buffers, {}
+        own = {
+            name: x for name, x in self._buffers.items() if x is not None and isinstance(self._given.get(name), list)
+        }
+        self._buffers = {name: x for name, x in self._buffers.items() if name not in own}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in own.items():
-            assert buffer is not None
             self._buffers[name] = _kept(self._given[name], fn(torch.empty_like(buffer)).device)
         return self
 

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .choice import answer, gradient, unusual
+from .choice import answer, compiling, gradient, unusual
 
 TINY = 1e-37  # as good as 0: the inverse of anything smaller overflows float32
 _ALONE = 1 << 17  # boxes below which another thread costs more than it saves
@@ -228,7 +228,7 @@ def _numbers(wanted: tuple[str, ...]) -> Any:
 def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     """All boxes, on as many threads as torch uses."""
     from . import box_kernels as k
-    from .cpu import _fresh, _pool, compiling
+    from .cpu import _fresh, _pool
 
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4

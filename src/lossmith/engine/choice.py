@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import gc
 import threading
+import time
 import warnings
 import weakref
-from collections.abc import Callable
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from importlib.util import find_spec
 from types import TracebackType
@@ -22,8 +25,7 @@ T = TypeVar("T")
 Choice = Literal["auto", "fused", "plain"]
 
 _lock = threading.Lock()
-_process: list[tuple[Callable[[], Any], Choice]] = [(lambda: None, "auto")]  # calls of use_engine; the last one holds
-_here: ContextVar[Choice | None] = ContextVar("lossmith engine", default=None)  # what a `with` chose
+_here: ContextVar[tuple[Choice, ...]] = ContextVar("lossmith engine", default=())  # what open blocks chose
 _insisting = 0  # `with use_engine("fused")` that are open: torch.compile can read a number, not a ContextVar
 _failure: str | None = None  # why the kernels are out of use in this process
 
@@ -47,29 +49,46 @@ class use_engine:
         if choice not in get_args(Choice):
             raise ValueError(f"use_engine takes 'auto', 'fused' or 'plain', got {choice!r}")
         self._choice: Choice = choice
-        self._entered: list[Token[Choice | None]] = []
         with _lock:
-            _process.append((weakref.ref(self), choice))
+            _calls.append(_Call(weakref.ref(self), choice))
             # What came before a call that no `with` can take back any more will never hold again.
-            del _process[: max((i for i, (by, _) in enumerate(_process) if by() is None), default=0)]
+            del _calls[: max((i for i, call in enumerate(_calls) if call.by() is None), default=0)]
 
     def __enter__(self) -> None:
         global _insisting
         with _lock:
-            _process[:] = [entry for entry in _process if entry[0]() is not self]  # it was no call after all
+            _calls[:] = [call for call in _calls if call.by() is not self]  # it was no call after all
             _insisting += self._choice == "fused"
-        self._entered.append(_here.set(self._choice))
+        _here.set((*_here.get(), self._choice))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         global _insisting
-        _here.reset(self._entered.pop())
         with _lock:
             _insisting -= self._choice == "fused"
+        _here.set(_here.get()[:-1])
+
+
+class _Call:
+    """A call of use_engine, which may yet turn out to be the beginning of a block."""
+
+    def __init__(self, by: Callable[[], Any], choice: Choice) -> None:
+        self.by, self.choice = by, choice
+        self._thread, self._time = threading.get_ident(), time.monotonic()
+
+    def holds(self) -> bool:
+        """A block is entered right after its call: until that can be told, other threads do not listen."""
+        mine = self._thread == threading.get_ident()
+        return mine or self.by() is None or time.monotonic() - self._time > _MOMENT
+
+
+_MOMENT = 0.05  # seconds
+_calls = [_Call(lambda: None, "auto")]  # the last one that holds
 
 
 def chosen() -> Choice:
     """What holds here."""
-    return _here.get() or _process[-1][1]
+    blocks = _here.get()
+    return blocks[-1] if blocks else next((call.choice for call in reversed(_calls) if call.holds()), "auto")
 
 
 def _insists() -> bool:
@@ -88,14 +107,49 @@ def answer(why_not: Callable[[], str | None], by_kernels: Callable[[], T], by_to
     return attempt(by_kernels, by_torch) if _serves(why_not) else by_torch()
 
 
+class KernelFailure(RuntimeError):
+    """Kernels that could not be compiled or loaded. Nothing else is one: what a hook, a signal or a user's own code
+    raises in the middle of a call is theirs."""
+
+
+@contextmanager
+def compiling() -> Iterator[None]:
+    """For a call that may compile: its failures are told from others.
+
+    Numba makes millions of small objects, and after every few thousand the garbage collector would look through all of
+    torch's: a sixth of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    except Exception as error:
+        if not _of_compiler(error):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        raise KernelFailure(f"the kernels failed ({type(error).__name__}: {first})") from error
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _of_compiler(error: Exception) -> bool:
+    """Whether Numba or LLVM raised it, or a file or a module that they need is missing."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    raised_by = "" if at is None else str(at.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+    missing = isinstance(error, OSError | ImportError) and not isinstance(error, TimeoutError)  # that is an alarm's
+    return missing or raised_by in ("numba", "llvmlite")
+
+
 def attempt(by_kernels: Callable[[], T], by_torch: Callable[[], T]) -> T:
     """The kernels, or torch if they fail, now and from now on; with "fused" their failure is an error."""
     global _failure
     try:
         return by_kernels()
-    except Exception as error:  # whatever numba, LLVM or the file system raise means the same here
-        first = next(iter(str(error).splitlines()), "")
-        reason = f"the kernels failed ({type(error).__name__}: {first})"
+    except KernelFailure as error:
+        reason = str(error)
         if chosen() == "fused":
             raise RuntimeError(_refusal(reason)) from error
         _failure = reason
@@ -119,6 +173,8 @@ def unusual(*tensors: Tensor | None) -> str | None:
     given = [x for x in tensors if x is not None]
     if any(transformed(x) for x in given):
         return "the kernels cannot be traced by torch.compile or torch.func"
+    if any(x.is_neg() or x._is_zerotensor() for x in given):
+        return "the kernels read memory, which does not hold the values of this view"
     if forward_mode():
         return "the kernels have no forward-mode derivatives"
     if recorded():
@@ -135,7 +191,7 @@ def unusual(*tensors: Tensor | None) -> str | None:
 
 def _serves(why_not: Callable[[], str | None]) -> bool:
     if torch.compiler.is_compiling():
-        if (_insisting or _process[-1][1] == "fused") and _insists():
+        if (_insisting or _calls[-1].choice == "fused") and _insists():
             raise RuntimeError(_refusal("the kernels cannot be traced by torch.compile or torch.func"))
         return False
     choice = chosen()
@@ -160,7 +216,9 @@ def _unavailable() -> str | None:
         else:
             import_module(f"{__package__}.kernels")
             import_module(f"{__package__}.box_kernels")
-            return None
+            if not import_module("numba").config.DISABLE_JIT:
+                return None
+            reason = "NUMBA_DISABLE_JIT is set, and uncompiled they are wrong"
     except Exception as error:  # an import can raise anything, and does
         first = next(iter(str(error).splitlines()), "")
         reason = f"numba cannot be used ({type(error).__name__}: {first})"

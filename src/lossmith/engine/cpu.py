@@ -13,13 +13,11 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import gc
 import itertools
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +25,7 @@ import torch
 from torch import Tensor
 
 from . import Curve, Event, Problem, Stats, plain
-from .choice import gradient, unusual
+from .choice import compiling, gradient, unusual
 from .tensors import indices
 
 if TYPE_CHECKING:
@@ -256,20 +254,6 @@ class _Job:
 def _fresh(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Memory for the kernels to write to: on the CPU and of this type, whatever the process has for a default."""
     return torch.empty(shape, dtype=dtype, device="cpu")
-
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """For a call that may compile. Numba makes millions of small objects, and after every few thousand the collector
-    would look through all of torch's: a sixth of the time.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _ask_for_huge_pages(fresh: Tensor) -> None:
