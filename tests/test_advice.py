@@ -2,7 +2,7 @@
 
 A case is a hint as it stands in the source, with {} where something is filled in; a call that is wrong; and calls that
 do what the hint says. The last test reads the source: a hint that is new, or has other words, needs a case here. The
-lab's hints are in tests/lab/test_advice.py.
+lab's hints are in tests/lab/test_advice_lab.py.
 """
 
 from __future__ import annotations
@@ -255,6 +255,14 @@ case(
     lambda: ls.NonAdjacencyLoss(forbidden=[[0, 0, 1], [0, 0, 0], [1, 0, 0]])(Z),
 )
 
+case(
+    "torch.jit.trace cannot record the distance transform of a prediction; use one_sided=True",
+    lambda: torch.jit.trace(ls.HausdorffDTLoss(), (Z, Y)),
+    lambda: same(
+        torch.jit.trace(ls.HausdorffDTLoss(one_sided=True), (Z, Y))(Z, Y), ls.HausdorffDTLoss(one_sided=True)(Z, Y)
+    ),
+)
+
 # ---- constructors ---------------------------------------------------------------------------------------------------
 
 case(
@@ -439,6 +447,7 @@ case(
 )
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
 @pytest.mark.parametrize(("hint", "wrong", "right"), CASES)
 def test_advice_is_right(hint, wrong, right):
     with pytest.raises((TypeError, ValueError, RuntimeError)) as error:

@@ -179,7 +179,7 @@ def test_a_class_counts_once(row):
 
 
 def test_constructors_of_ones_own_are_called():
-    """Each class has a constructor, for its signature; in line they all get their turn, and keep their own arguments."""
+    """Each class has a constructor, for its signature; in line all get their turn, and keep their own arguments."""
 
     class Named(ls.DiceLoss):
         def __init__(self, *, label: str = "mine", **settings: Any) -> None:

@@ -18,7 +18,7 @@ from .engine import Curve, Event, Problem, Ranking, Want
 from .engine.field import labels_and_valid, probabilities, whole
 from .engine.mapped import Error, mapped
 from .engine.plain import floating, like, likeliest, validated
-from .engine.tensors import can_look, indices
+from .engine.tensors import can_look, indices, recorded
 from .validation import check_range, checked_denominator, checked_distance, checked_mask, fit, merged, split_weight
 
 if TYPE_CHECKING:
@@ -306,6 +306,10 @@ class Batch:
 
     def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
         """The same of the prediction: of its likeliest class, or where p > ½. A constant."""
+        if recorded():
+            raise RuntimeError(
+                f"{self.who}: torch.jit.trace cannot record the distance transform of a prediction; use one_sided=True"
+            )
         with torch.no_grad():
             p = probabilities(self.problem, self.valid)  # not `field`: that one has a gradient
         best = torch.zeros_like(p, dtype=torch.bool).scatter(1, likeliest(p), True)

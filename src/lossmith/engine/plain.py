@@ -304,7 +304,7 @@ def validated(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tenso
         return target if inside else target.clamp(0, top), weight, span  # beyond the slack the caller raises
     assert weight is not None
     outside = out_of_range(target, top)  # the loss becomes NaN: looking at a label would stall the device
-    weight = torch.where(outside if valid.ndim == target.ndim else outside.any(1), torch.nan, weight)
+    weight = weight.masked_fill(outside if valid.ndim == target.ndim else outside.any(1), torch.nan)
     return target.clamp(0, top), weight, None
 
 
