@@ -46,7 +46,7 @@ SURVIVORS: dict[str, str] = {
     "Batch.mass: torch.float64 if self.problem.logits.dtype == torch.float64 else torch.float32 -> torch.float64"
     " (line 8, column 12)": "more digits, at the price of memory",
     "Batch.valid: None if self._all_count else self.labels[1] -> self.labels[1] (line 4, column 11)": "a shortcut",
-    "Batch.predicted_distance: p > 0.5 -> p <= 0.5 (line 6, column 53)": "turns the sign; only |d| is used",
+    "Batch.predicted_distance: p > 0.5 -> p <= 0.5 (line 10, column 53)": "turns the sign; only |d| is used",
     "BoundaryF1Loss.class_losses: losses + 0 * batch.stats.n[:, kept] -> losses - 0 * batch.stats.n[:, kept]"
     " (line 7, column 11)": "0 or NaN, whatever its sign",
     "BoundaryF1Loss.class_losses: 1 -> 2 (line 3, column 22)": "a ring is a difference: constants cancel",
