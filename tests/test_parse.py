@@ -159,3 +159,9 @@ def test_what_a_constructor_says_is_raised_as_it_is_with_a_pointer(kind, monkeyp
     with pytest.raises(kind) as error:
         ls.parse("dice + focal(gamma=2)")
     assert str(error.value) == "FocalLoss: gamma must be otherwise\n  dice + focal(gamma=2)\n         ^"
+
+
+def test_a_text_of_several_lines_is_pointed_at_in_its_line():
+    with pytest.raises(ValueError, match="no loss is called 'bogus'") as error:
+        ls.parse("dice +\n  bogus\n+ ce")
+    assert str(error.value).splitlines()[1:] == ["    bogus", "    ^"]

@@ -302,4 +302,6 @@ class _Parser:
         raise ValueError(f"{message}\n{self._pointer(position)}")
 
     def _pointer(self, position: int) -> str:
-        return f"  {self.text}\n  {' ' * position}^"
+        start = self.text.rfind("\n", 0, position) + 1
+        line = self.text[start:].partition("\n")[0]
+        return f"  {line}\n  {' ' * (position - start)}^"
