@@ -347,7 +347,7 @@ def test_the_second_process_compiles_nothing(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "site" / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "temporary").mkdir()
     where = {"PYTHONPATH": str(tmp_path / "site"), "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    where |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")}  # what this machine keeps there is not asked
+    where |= {"HOME": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")}  # not what this machine keeps there
     cold, value, *_ = outcome(python(LOSSES, **where))
     assert cold == "0 4"
     assert len(list(tmp_path.glob("cache/lossmith/*.kernel"))) == 4
