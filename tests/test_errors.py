@@ -185,6 +185,11 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "position", "message"), TEXTS)
 def test_wrong_text(text, position, message):
+    points_at(text, position, message)
+
+
+def points_at(text, position, message):
+    """Reading the text is an error that says this, quotes the text, and points at this character."""
     with pytest.raises(ValueError, match=r"\^") as error:
         ls.parse(text)
     first, quoted, pointer = str(error.value).splitlines()

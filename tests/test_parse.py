@@ -8,6 +8,7 @@ import torch
 import lossmith as ls
 from lossmith.loss import Sum
 from problems import logits_of
+from test_errors import points_at
 
 Z = logits_of(2, 3, 4, 5)
 Y = torch.arange(40).reshape(2, 4, 5) % 3
@@ -142,12 +143,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "position", "message"), WRONG)
 def test_errors_point(text, position, message):
-    with pytest.raises(ValueError, match=r"\^") as error:
-        ls.parse(text)
-    first, quoted, pointer = str(error.value).splitlines()
-    assert message in first
-    assert quoted == f"  {text}"
-    assert pointer.index("^") - 2 == position
+    points_at(text, position, message)
 
 
 @pytest.mark.parametrize("kind", [ValueError, TypeError])

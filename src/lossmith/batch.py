@@ -357,13 +357,14 @@ class Batch:
 
     def per_channel(self, given: Tensor | float, name: str) -> Tensor:
         """What is one number, or one for each channel of yes and no, as (C,)."""
-        listed = isinstance(given, Tensor)
-        numbers = given.to(self.stats.n).flatten() if isinstance(given, Tensor) else self.stats.n.new_full((1,), given)
-        if listed and len(numbers) != self.n_classes:
+        if not isinstance(given, Tensor):
+            return self.stats.n.new_full((self.n_classes,), given)
+        numbers = given.to(self.stats.n).flatten()
+        if len(numbers) != self.n_classes:
             raise ValueError(
                 f"{self.who}: {name} needs one number, or one per channel ({self.n_classes}), got {len(numbers)}"
             )
-        return numbers.expand(self.n_classes)
+        return numbers
 
     def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
         """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""
