@@ -126,11 +126,15 @@ def compiling() -> Iterator[None]:
     except Exception as error:
         if not _of_compiler(error):
             raise
-        first = next(iter(str(error).splitlines()), "")
-        raise KernelFailure(f"the kernels failed ({type(error).__name__}: {first})") from error
+        raise KernelFailure(f"the kernels failed {_in_a_line(error)}") from error
     finally:
         if collects:
             gc.enable()
+
+
+def _in_a_line(error: Exception) -> str:
+    """What numba says takes pages."""
+    return f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
 
 
 def _of_compiler(error: Exception) -> bool:
@@ -220,8 +224,7 @@ def _unavailable() -> str | None:
                 return None
             reason = "NUMBA_DISABLE_JIT is set, and uncompiled they are wrong"
     except Exception as error:  # an import can raise anything, and does
-        first = next(iter(str(error).splitlines()), "")
-        reason = f"numba cannot be used ({type(error).__name__}: {first})"
+        reason = f"numba cannot be used {_in_a_line(error)}"
     _warn(reason)
     return "numba is not installed" if reason == "pip install numba" else reason
 
