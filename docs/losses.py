@@ -21,7 +21,7 @@ from tables import cells, number, table_head
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.loss import Dense
+from lossmith.losses.dense import Dense
 from lossmith.names import ALIASES, SHARED, Row
 
 PAGE = Path(__file__).with_name("losses.md")

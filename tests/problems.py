@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.loss import ClassLoss, Dense
+from lossmith.losses.dense import ClassLoss, Dense
 from lossmith.names import SHARED
 from lossmith.settings import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, PositiveWeight, Spacing
 

@@ -28,6 +28,7 @@ REFERENCES: dict[str, Callable] = {
     "quadratic": pixel.quadratic,
     "boundary_ce": spatial.boundary_ce,
     "distance_penalty": spatial.distance_penalty,
+    "border_ce": spatial.border_ce,
     "kl": pixel.kl,
     "entropy": pixel.entropy,
     "dice": region.dice,

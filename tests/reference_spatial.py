@@ -91,6 +91,47 @@ def distance_penalty(
     return pixel_loss(logits, target, price, task=task, weight=weight, ignore_index=ignore_index, **call)
 
 
+def objects_of(pixels: list[Row]) -> list[list[tuple[int, ...]]]:
+    """The places of each connected component of each label above 0, connected where one coordinate differs by 1."""
+    left = {row.place: row.label for row in pixels if row.label > 0}
+    found = []
+    while left:
+        place, label = left.popitem()
+        members, edge = [place], [place]
+        while edge:
+            at = edge.pop()
+            steps = [(axis, step) for axis in range(len(at)) for step in (-1, 1)]
+            for beside in (at[:axis] + (at[axis] + step,) + at[axis + 1 :] for axis, step in steps):
+                if left.get(beside) == label:
+                    del left[beside]
+                    members.append(beside)
+                    edge.append(beside)
+        found.append(members)
+    return found
+
+
+def border_ce(
+    logits, target, *, w0=10.0, sigma=5.0, spacing=None, task, weight=None, ignore_index=-100, **call
+):  # fmt: skip
+    """Cross-entropy times w_c + w0 exp(−(d1 + d2)² / 2σ²), the second part a price (Ronneberger et al. 2015, eq. 2).
+
+    d1 and d2 are the distances to the nearest and the second nearest object, the components of the labels above 0. A
+    class of weight 0 is left out.
+    """
+    border: dict[tuple[int, ...], float] = {}
+    for pixels in label_maps(logits, target, task, weight, ignore_index):
+        objects = objects_of(pixels)
+        for row in pixels if len(objects) > 1 else []:
+            near = sorted(min(distance(row.place, place, spacing) for place in members) for members in objects)
+            border[row.at] = w0 * math.exp(-((near[0] + near[1]) ** 2) / (2 * sigma**2))
+
+    def price(row, cw):
+        factors = [c + border.get(row.at, 0.0) if c else 0.0 for c in cw]
+        return expected(row, factors, lambda k: event(row.z, k)[0])
+
+    return pixel_loss(logits, target, price, task=task, weight=weight, ignore_index=ignore_index, **call)
+
+
 # ---- maps ----------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 import golden_boxes as golden
 import lossmith as ls
-from lossmith.engine import boxes as engine_boxes
+from lossmith.engine import ask
+from lossmith.engine.contract import Boxes, Overlap
+from lossmith.engine.plain.overlap import overlap
 from lossmith.names import SHARED
 from problems import nudges
 from reference_boxes import BOXES, Lie, box_slope, box_value, closed_slope, corners
@@ -187,12 +189,12 @@ def test_fused_is_plain(row, dtype):
 def test_every_field_has_its_gradient_in_the_kernels():
     boxes, target = (x.float() for x in random_pairs(300, seed=13))
     upstream = torch.linspace(-1, 1, 300)
-    for field in engine_boxes.FIELDS:
+    for field in Boxes.__annotations__:
         found = []
         for choice in ("plain", "fused"):
             leaf = boxes.clone().requires_grad_()
             with ls.use_engine(choice):
-                value = getattr(engine_boxes.overlap(leaf, target, [field]), field)
+                value = getattr(ask(Overlap(leaf, target, (field,))), field)
             found.append((value.detach(), *torch.autograd.grad((value * upstream).sum(), leaf)))
         close(found[1][0], found[0][0], 1e-6)
         close(found[1][1], found[0][1], 5e-6)
@@ -210,8 +212,8 @@ def test_distance_and_shape_keep_their_digits_from_nothing_to_the_most():
     ):
         boxes = target + move
         with ls.use_engine("fused"):
-            (found,) = vars(engine_boxes.overlap(boxes, target, [field])).values()
-        (exact,) = vars(engine_boxes.plain_overlap(boxes.double(), target.double(), [field])).values()
+            (found,) = vars(ask(Overlap(boxes, target, (field,)))).values()
+        (exact,) = vars(overlap(boxes.double(), target.double(), [field])).values()
         torch.testing.assert_close(found.double(), exact, rtol=1e-6, atol=0)
 
 
@@ -437,7 +439,7 @@ def test_ciou_holds_alpha_constant():
 def test_the_angle_of_a_box_without_width_has_a_slope(engine):
     """Or none of its losses could open it again: ∂ atan(w / h) / ∂w = h / (w² + h²)."""
     flat, target = torch.tensor([[1.0, 0.0, 1.0, 4.0]], requires_grad=True), torch.tensor([[0.0, 0.0, 2.0, 4.0]])
-    turn = engine_boxes.overlap(flat, target, ["turn"]).turn
+    turn = ask(Overlap(flat, target, ("turn",))).turn
     close(torch.autograd.grad(turn.sum(), flat)[0], [[0.25, 0.0, -0.25, 0.0]], 1e-7)
 
 
@@ -528,18 +530,16 @@ def test_it_is_documented(row):
 # ---- sums -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_sum_asks_once_for_the_overlap(engine, monkeypatch):
+def test_a_sum_asks_once_for_the_overlap(engine, answered):
     boxes, target = (x.float() for x in random_pairs(30))
     losses = [row.cls() for row in ROWS]
     total = losses[0] + 2 * losses[1]
     for loss in losses[2:]:
         total = total + loss
     value = losses[0](boxes, target) + 2 * losses[1](boxes, target) + sum(x(boxes, target) for x in losses[2:])
-    asked = []
-    original = engine_boxes.overlap
-    monkeypatch.setattr("lossmith.pair.overlap", lambda *x: asked.append(x) or original(*x))
+    answered.clear()
     close(total(boxes, target), value, 1e-6)
-    assert len(asked) == 1
+    assert len(answered) == 1
     parts = total.parts(boxes, target)
     assert list(parts) == [row.name for row in ROWS]
     close(sum(parts.values()), value, 1e-6)

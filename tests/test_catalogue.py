@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.loss import ClassLoss
+from lossmith.losses.dense import ClassLoss
 from lossmith.names import SHARED
 from problems import (
     IGNORE,
@@ -49,7 +49,7 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
         (name, "pixel_order_does_not_matter"): WHERE
         for name in (
             *("boundary", "hausdorff", "active_contour", "boundary_f1", "nonadjacency"),
-            *("boundary_ce", "distance_penalty"),
+            *("boundary_ce", "distance_penalty", "border_ce"),
         )
     },
     **{(name, "weight_2_is_repeating_the_sample"): "counts pixels: weights only mask" for name in ("ohem", "topk")},
@@ -59,7 +59,7 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     },
     **{
         (name, "class_names_do_not_matter"): "class 0 is the background"
-        for name in ("combo", "unified_focal", "boundary_ce")
+        for name in ("combo", "unified_focal", "boundary_ce", "border_ce")
     },
     ("quadratic", "impossible_classes_have_no_gradient"): "a mean over all C classes, impossible ones included",
     ("quadratic", "perfect_and_worst_reach_the_range"): "the worst of several classes is 1/C",

@@ -23,7 +23,7 @@ CALLS = [
     (ls.DiceLoss(), (Z,), TypeError, ["the target must be a tensor", "call loss(logits, target)"]),
     (ls.DiceLoss(), (Z, Y, Y), TypeError, ["takes logits and a target, got 3"]),
     (ls.FocalLoss(), (Z, Y[:, :2]), ValueError, ["FocalLoss", "(2, 4, 5)", "(2, 1, 4, 5)", "got a target (2, 2, 5)"]),
-    (ls.FocalLoss(), (Z, Y.float()), TypeError, ["labels (2, 4, 5) for 3 classes", "torch.float32", "target.long()"]),
+    (ls.FocalLoss(), (Z, Y + 0.5), TypeError, ["labels (2, 4, 5) for 3 classes", "whole numbers, got 0.5", "round()"]),
     (ls.FocalLoss(), (Z, Z), ValueError, ["ambiguous", "task='multiclass'", "task='multilabel'"]),
     (ls.FocalLoss(), (ONE, Z), ValueError, ["one channel", "(2, 1, 4, 5)", "got (2, 3, 4, 5)"]),
     (ls.FocalLoss(), (Z, Y.to(torch.complex64)), TypeError, ["integers or real numbers", "complex64"]),

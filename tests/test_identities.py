@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 import golden
 import lossmith as ls
-from lossmith import engine as engines
-from lossmith.batch import Batch
-from lossmith.engine.mapped import _errors
+from lossmith.arithmetic import power
+from lossmith.engine.plain.maps import _errors
+from lossmith.inputs.batch import Batch
 from problems import IGNORED, PROBLEMS, labels_of, logits_of
+
+
+def batch_of(loss, logits, target):
+    return Batch(loss.reading([loss], ""), logits, target)
 
 
 def assert_same(a, b, tolerance=1e-10):
@@ -98,7 +102,7 @@ def test_alpha_per_channel_is_alpha_of_each_channel(engine):
 @pytest.mark.parametrize("exponent", [0.0, 0.3, 0.5, 1.0, 1.5, 2.0])
 def test_power_has_a_finite_slope_at_0(exponent):
     x = torch.tensor([0.0, 1e-35, 1e-20, 0.3, 1.0, 4.0], dtype=torch.float64, requires_grad=True)
-    value = engines.power(x, exponent)
+    value = power(x, exponent)
     torch.testing.assert_close(value[2:], x[2:] ** exponent)
     assert value[0] == 0**exponent
     (slope,) = torch.autograd.grad(value.sum(), x)
@@ -151,13 +155,13 @@ def test_background_follows_from_the_foreground():
     z, labels = logits_of(2, 1, 5, 5), labels_of(2, 2, 5, 5)
     two = torch.cat([torch.zeros_like(z), z], 1)
     loss = ls.DiceLoss(squared=True, ignore_index=IGNORED)
-    both, counted = Batch([loss], "", z, labels).sums.both(), Batch([loss], "", two, labels).sums
+    both, counted = batch_of(loss, z, labels).sums.both(), batch_of(loss, two, labels).sums
     for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "tp", "squared_error"):
         assert_same(getattr(both, name), getattr(counted, name))
     shares = logits_of(2, 1, 5, 5, seed=4).sigmoid()
     soft = ls.DiceLoss(squared=True, task="multiclass")
-    both = Batch([loss], "", z, shares).sums.both()
-    counted = Batch([soft], "", two, torch.cat([1 - shares, shares], 1)).sums
+    both = batch_of(loss, z, shares).sums.both()
+    counted = batch_of(soft, two, torch.cat([1 - shares, shares], 1)).sums
     for name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2", "squared_error"):
         assert_same(getattr(both, name), getattr(counted, name))
 
@@ -166,7 +170,7 @@ def test_background_follows_from_the_foreground():
 def test_residuals_are_differences(problem):
     """p − r, which keeps its digits near perfection."""
     loss = ls.HausdorffDTLoss(**problem.settings)
-    batch = Batch([loss], "", problem.logits, problem.target)
+    batch = batch_of(loss, problem.logits, problem.target)
     masks, valid = batch.masks
     r = problem.target.double() if problem.target.is_floating_point() else masks.double()
     price = torch.rand(problem.logits.shape, generator=torch.Generator().manual_seed(0), dtype=torch.double)
@@ -175,7 +179,8 @@ def test_residuals_are_differences(problem):
     assert_same(batch.over_map(price, "square"), batch.over_pixels(price * residual.square()))
     if not problem.target.is_floating_point():
         sure = 40.0 * (2 * masks.double() - 1) * valid
-        near = _errors(sure, batch.labels[0], batch.valid, batch.softmax, "residual")[1]
+        labels = batch.problem.labels
+        near = _errors(sure, labels.target, labels.valid, batch.softmax, "residual")[1]
         assert (near[valid] != 0).all()
 
 
@@ -187,7 +192,7 @@ def test_gradients_over_a_map_keep_their_digits_near_perfection(error):
     gradients = []
     for dtype in (torch.float32, torch.float64):
         leaf = z.to(dtype).clone().requires_grad_()
-        Batch([ls.BoundaryLoss()], "", leaf, labels).over_map(price.to(dtype), error).sum().backward()
+        batch_of(ls.BoundaryLoss(), leaf, labels).over_map(price.to(dtype), error).sum().backward()
         gradients.append(leaf.grad.double())
     assert gradients[1].abs().max() < 1e-8
     torch.testing.assert_close(*gradients, rtol=1e-3, atol=0.0)

@@ -18,12 +18,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from lossmith.engine.kernel_cache import sealed, unsealed
 from numba import typeof
 from numba.core import config
 
 import lossmith
 from lossmith.engine import kernel_cache
-from lossmith.engine.kernel_cache import sealed, unsealed
 
 PACKAGE = Path(lossmith.__file__).parent
 TINY = """

@@ -26,7 +26,7 @@ def test_everything_annotated_is_no_mask(text, task):
 
 
 @pytest.mark.parametrize(
-    "row", [r for r in ROWS if r.cls.needs_target and "multiclass" in r.cls.tasks], ids=lambda row: row.name
+    "row", [r for r in ROWS if r.cls.target != "none" and "multiclass" in r.cls.tasks], ids=lambda row: row.name
 )
 def test_classes_that_nobody_annotated_are_part_of_the_background(row, engine):
     """As if the network had fewer classes, of which the background has the probability of all that are missing."""

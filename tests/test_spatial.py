@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lossmith as ls
 from lossmith.distance import signed_distance_map
-from lossmith.structure import _along_axes, largest_near
+from lossmith.losses.field import _along_axes, largest_near
 from problems import IGNORE, IGNORED, labels_of, logits_of
 
 NOT_0_2 = [[0, 0, 1], [0, 0, 0], [1, 0, 0]]

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 import lossmith as ls
-from lossmith.loss import Dense
+from lossmith.losses.dense import Dense
 from lossmith.supervision import DeepSupervision, _sampled
 
 SPACES = [((12,), (6,), (5,)), ((8, 12), (4, 6), (3, 2)), ((8, 4, 6), (4, 4, 3), (2, 1, 1))]
@@ -304,7 +304,7 @@ DEEP = DeepSupervision(ls.DiceLoss())
         (lambda: DeepSupervision(ls.FocalLoss())(Z, Y, denominator=3.0), TypeError, ["no denominator"]),
         (lambda: DEEP(Z, Y, mask=torch.ones(2)), TypeError, ["takes no 'mask'", "weight"]),
         (lambda: DEEP(Z, Y[0]), ValueError, ["DiceLoss", "need labels (2, 8, 12)"]),
-        (lambda: DEEP(Z, Y.float()), TypeError, ["DiceLoss", "use target.long()"]),
+        (lambda: DEEP(Z, Y + 0.5), TypeError, ["DiceLoss", "0.5", "no label"]),
         (lambda: DEEP(Z), TypeError, ["DiceLoss", "the target must be a tensor"]),
         (lambda: DEEP(Z, [1, 1]), TypeError, ["DiceLoss", "the target must be a tensor, got int"]),
         (lambda: DEEP(Z, [Y]), ValueError, ["2 outputs need as many targets, got 1"]),

@@ -7,48 +7,138 @@
 >>> value.backward()
 """
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
 from . import box, distance, weighting
-from .boundary import *  # noqa: F403  every loss of the family, also those written tomorrow
-from .box import *  # noqa: F403
-from .distribution import *  # noqa: F403
-from .distribution import generalized_focal, integral
-from .divergence import *  # noqa: F403
-from .divergence import cross_entropy, entropy, information, kl_divergence
+from .box import hard_examples
 from .engine import use_engine
-from .gfl import *  # noqa: F403
-from .loss import CATALOGUE, Loss, Sum
-from .lovasz import *  # noqa: F403
-from .mining import hard_examples
+from .loss import Loss, Sum
+from .losses.box import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, SIoULoss
+from .losses.distribution import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss, generalized_focal, integral
+from .losses.distribution_gfl import GeneralizedFocalLoss
+from .losses.field import ActiveContourLoss, BoundaryF1Loss, NonAdjacencyLoss
+from .losses.information import EntropyLoss, KLDivergenceLoss, cross_entropy, entropy, information, kl_divergence
+from .losses.map import BoundaryLoss, HausdorffDTLoss
+from .losses.pixel import (
+    ConservativeLoss,
+    CrossEntropyLoss,
+    FocalLoss,
+    PowerCrossEntropyLoss,
+    QuadraticLoss,
+    WeightedCrossEntropyLoss,
+)
+from .losses.pixel_weighted import (
+    BorderCrossEntropyLoss,
+    BoundaryCrossEntropyLoss,
+    DistanceMapPenaltyLoss,
+    OhemCrossEntropyLoss,
+    TopKCrossEntropyLoss,
+)
+from .losses.region import (
+    DiceLoss,
+    FocalTverskyLoss,
+    GeneralizedDiceLoss,
+    JaccardLoss,
+    LogCoshDiceLoss,
+    LogDiceLoss,
+    SensitivitySpecificityLoss,
+    TverskyLoss,
+    TwoClassDiceLoss,
+)
+from .losses.regression import HuberLoss, L1Loss, L2Loss, SmoothL1Loss
+from .losses.sorted import LovaszHingeLoss, LovaszSoftmaxLoss
+from .losses.sum import ComboLoss, DiceCELoss, DiceFocalLoss, ExpLogLoss, UnifiedFocalLoss
 from .names import catalogue, parse
-from .pixel import *  # noqa: F403
-from .recipes import *  # noqa: F403
-from .region import *  # noqa: F403
-from .regression import *  # noqa: F403
 from .schedule import ramp
-from .structure import *  # noqa: F403
 from .supervision import DeepSupervision
-from .weighted import *  # noqa: F403
 
 __all__ = [
+    "ActiveContourLoss",
+    "BorderCrossEntropyLoss",
+    "BoundaryCrossEntropyLoss",
+    "BoundaryF1Loss",
+    "BoundaryLoss",
+    "CIoULoss",
+    "ComboLoss",
+    "ConservativeLoss",
+    "CrossEntropyLoss",
+    "DIoULoss",
     "DeepSupervision",
+    "DiceCELoss",
+    "DiceFocalLoss",
+    "DiceLoss",
+    "DistanceMapPenaltyLoss",
+    "DistributionFocalLoss",
+    "EIoULoss",
+    "EntropyLoss",
+    "ExpLogLoss",
+    "FocalLoss",
+    "FocalTverskyLoss",
+    "GIoULoss",
+    "GeneralizedDiceLoss",
+    "GeneralizedFocalLoss",
+    "HausdorffDTLoss",
+    "HuberLoss",
+    "IoULoss",
+    "JaccardLoss",
+    "KLDivergenceLoss",
+    "L1Loss",
+    "L2Loss",
+    "LogCoshDiceLoss",
+    "LogDiceLoss",
     "Loss",
+    "LovaszHingeLoss",
+    "LovaszSoftmaxLoss",
+    "NonAdjacencyLoss",
+    "OhemCrossEntropyLoss",
+    "PowerCrossEntropyLoss",
+    "QuadraticLoss",
+    "QualityFocalLoss",
+    "SIoULoss",
+    "SensitivitySpecificityLoss",
+    "SmoothL1Loss",
     "Sum",
+    "TopKCrossEntropyLoss",
+    "TverskyLoss",
+    "TwoClassDiceLoss",
+    "UnifiedFocalLoss",
+    "VarifocalLoss",
+    "WeightedCrossEntropyLoss",
     "box",
     "catalogue",
     "cross_entropy",
     "distance",
     "entropy",
-    "information",
-    "kl_divergence",
     "generalized_focal",
     "hard_examples",
+    "information",
     "integral",
+    "kl_divergence",
     "parse",
     "ramp",
     "use_engine",
     "weighting",
-    *(cls.__name__ for cls in CATALOGUE.values()),
 ]
+
+# Modules that were files here before they were grouped: what was pickled with their names can be read.
+_MOVED = {
+    "boundary": "losses.map",
+    "distribution": "losses.distribution",
+    "divergence": "losses.information",
+    "gfl": "losses.distribution_gfl",
+    "lovasz": "losses.sorted",
+    "pixel": "losses.pixel",
+    "recipes": "losses.sum",
+    "region": "losses.region",
+    "regression": "losses.regression",
+    "structure": "losses.field",
+    "weighted": "losses.pixel_weighted",
+}
+for _old, _new in _MOVED.items():
+    sys.modules[f"{__name__}.{_old}"] = import_module(f".{_new}", __name__)
 
 
 def __dir__() -> list[str]:

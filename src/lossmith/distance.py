@@ -7,6 +7,8 @@ Distances run between pixel centres, so the layers next to the boundary are +h a
 Everything else follows from this map: its absolute value is the two-sided field of the Hausdorff loss, and
 `zero_ring` makes the boundary loss's map of it.
 
+`gap_map` measures between objects instead: how far each pixel is from the nearest two of them together.
+
 Ignored pixels belong to neither side: nothing is measured to them, and their own value is 0. Ignoring a margin is
 therefore the same as cropping it away. A class that is absent, or that has no valid pixel outside, has no boundary:
 its map is 0.
@@ -141,6 +143,115 @@ def zero_ring(distance: Tensor, spacing: Sequence[float] | None = None) -> Tenso
     return distance.clamp(-h, 0.0).neg_().add_(distance)  # one new map, not two: that is what its time goes to
 
 
+def gap_map(
+    objects: Tensor | Array, spacing: Sequence[float] | None = None, ignore_index: int = -100, *, batched: bool = True
+) -> Tensor:
+    """How wide the gap between objects is at every pixel: the distance to the nearest object plus that to the second.
+
+    What `border_ce` takes as `gap=`. Made of instance labels it tells touching objects apart, which no map of classes
+    can; like a distance map it can be made in the workers of a DataLoader.
+
+    Args:
+        objects: integers, (N, *S) with one to three axes S, or one sample (*S) with `batched=False`: a number above 0
+            for each object, 0 for what is none.
+        spacing: the size of a pixel along each axis of S. None: 1 each.
+        ignore_index: the label of pixels that do not count.
+        batched: whether the first axis runs over samples.
+
+    Returns:
+        float32, shaped like `objects`, on their device: 0 + d inside an object, d to the nearest other; infinite where
+        there are fewer than two objects, and at ignored pixels.
+
+    Raises:
+        TypeError: objects that are not integers.
+        ValueError: a wrong number of axes, a negative number that is not `ignore_index`, a wrong spacing.
+
+    >>> import torch, lossmith as ls
+    >>> ls.distance.gap_map(torch.tensor([[1, 1, 0, 0, 2]]))
+    tensor([[4., 3., 3., 3., 3.]])
+    """
+    who = "gap_map"
+    device = objects.device if isinstance(objects, Tensor) else torch.device("cpu")
+    given = objects.detach().cpu().numpy() if isinstance(objects, Tensor) else np.asarray(objects)
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"{who}: objects must be integers, one number each, got {given.dtype}")
+    if not 1 <= given.ndim - batched <= 3:
+        expected = "(N, *S), or one sample (*S) with batched=False" if batched else "one sample (*S), or batched=True"
+        raise ValueError(f"{who}: objects must be {expected}, with one to three axes S, got {given.shape}")
+    given = given if batched else given[None]
+    valid = given != ignore_index
+    if (given[valid] < 0).any():
+        raise ValueError(f"{who}: objects are numbered from 1, 0 is none, got {given[valid].min()}; is it ignored?")
+    step = _checked_spacing(who, spacing, given.ndim - 1)
+    maps = torch.from_numpy(np.stack([_gaps(one, ok, step) for one, ok in zip(given, valid, strict=True)])).to(device)
+    return maps if batched else maps[0]
+
+
+def gaps(labels: Tensor, valid: Tensor, spacing: Sequence[float] | None = None, *, double: bool = False) -> Tensor:
+    """`gap_map` of the connected components of each class above 0, faces connecting; two classes are two objects.
+
+    Args:
+        labels: integers, (K, *S) with one to three axes S.
+        valid: bool, like the labels: which pixels count.
+        double: in float64.
+    """
+    maps: Tensor = _opaque_gaps(labels, valid, list(_checked_spacing("gaps", spacing, labels.ndim - 1)), double)
+    return maps
+
+
+def _components(labels: Array) -> Array:
+    """A number above 0 for each connected component of each class above 0."""
+    from scipy.ndimage import label  # type: ignore[import-untyped]
+
+    objects = np.zeros(labels.shape, np.int64)
+    for k in np.unique(labels[labels > 0]):
+        found, count = label(labels == k)
+        objects = np.where(found > 0, found + objects.max(), objects)
+    return objects
+
+
+def _gaps(objects: Array, valid: Array, spacing: tuple[float, ...], double: bool = False) -> Array:
+    """The distance to the nearest object plus that to the second, exactly, by a few distance transforms.
+
+    The object that is second at a pixel is a neighbour of the nearest one: their areas of influence touch. So let
+    neighbours have different colours; then it is the nearest of the objects that do not have the colour of the first.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    maps = np.full(objects.shape, np.inf, np.float64 if double else np.float32)
+    numbers, objects = np.unique(np.where(valid & (objects > 0), objects, 0), return_inverse=True)
+    objects = objects.reshape(maps.shape)  # 0 for none, if there is such a pixel
+    if numbers[0] != 0:
+        objects, numbers = objects + 1, np.concatenate([[0], numbers])
+    if len(numbers) < 3:
+        return maps
+    first, at = distance_transform_edt(objects == 0, sampling=spacing, return_indices=True)
+    colours = _colours(objects[tuple(at)], len(numbers))
+    mine = colours[objects[tuple(at)]]
+    for colour in range(colours.max() + 1):
+        others = (objects > 0) & (colours[objects] != colour)
+        second = distance_transform_edt(~others, sampling=spacing)
+        maps = np.where(mine == colour, first + second, maps)
+    return np.where(valid, maps, np.inf).astype(maps.dtype if double else np.float32)
+
+
+def _colours(owner: Array, count: int) -> Array:
+    """A colour for each number below `count`, another for numbers that lie within two pixels of each other."""
+    beside: list[set[int]] = [set() for _ in range(count)]
+    for step in np.ndindex((5,) * owner.ndim):
+        shift = [k - 2 for k in step]
+        here = owner[tuple(slice(max(0, -k), owner.shape[i] - max(0, k)) for i, k in enumerate(shift))]
+        there = owner[tuple(slice(max(0, k), owner.shape[i] - max(0, -k)) for i, k in enumerate(shift))]
+        differ = here != there
+        for a, b in set(zip(here[differ].tolist(), there[differ].tolist(), strict=True)):
+            beside[a].add(b)
+    colours = np.zeros(count, np.int64)
+    for number in range(1, count):
+        taken = {colours[other] for other in beside[number] if other < number}
+        colours[number] = next(colour for colour in range(count) if colour not in taken)
+    return colours
+
+
 # One operator to torch: compilers do not look inside.
 @torch.library.custom_op(
     "lossmith::signed_distances",
@@ -161,12 +272,41 @@ def _(mask: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor
 def _(
     info: Any, axes: tuple[int | None, ...], mask: Tensor, valid: Tensor, spacing: list[float], double: bool
 ) -> tuple[Tensor, int]:
-    masks, valids = (
-        x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
-        for x, axis in zip((mask, valid), axes, strict=False)
-    )
+    masks, valids = _batched(info, axes, mask, valid)
     maps: Tensor = _opaque(masks.flatten(0, 1), valids.flatten(0, 1), spacing, double)
     return maps.reshape(masks.shape), 0
+
+
+@torch.library.custom_op(
+    "lossmith::gaps", mutates_args=(), schema="(Tensor labels, Tensor valid, float[] spacing, bool double) -> Tensor"
+)
+def _opaque_gaps(labels: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor:
+    each = zip(labels.cpu().numpy(), valid.cpu().numpy(), strict=True)
+    maps = [_gaps(_components(np.where(ok, one, 0)), ok, tuple(spacing), double) for one, ok in each]
+    empty = np.zeros(labels.shape, np.float64 if double else np.float32)
+    return torch.from_numpy(np.stack(maps) if maps else empty).to(labels.device)
+
+
+@_opaque_gaps.register_fake
+def _(labels: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor:
+    return labels.new_empty(labels.shape, dtype=torch.float64 if double else torch.float32)
+
+
+@_opaque_gaps.register_vmap
+def _(
+    info: Any, axes: tuple[int | None, ...], labels: Tensor, valid: Tensor, spacing: list[float], double: bool
+) -> tuple[Tensor, int]:
+    some = _batched(info, axes, labels, valid)
+    maps: Tensor = _opaque_gaps(*(x.flatten(0, 1) for x in some), spacing, double)
+    return maps.reshape(some[0].shape), 0
+
+
+def _batched(info: Any, axes: tuple[int | None, ...], *tensors: Tensor) -> list[Tensor]:
+    """The axis that vmap runs over in front of each."""
+    return [
+        x.expand(info.batch_size, *x.shape) if axis is None else x.movedim(axis, 0)
+        for x, axis in zip(tensors, axes, strict=False)
+    ]
 
 
 def _signed(mask: Array, valid: Array, spacing: tuple[float, ...], double: bool = False) -> Array:

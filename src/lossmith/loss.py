@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from .batch import Batch
-from .call import by_slot, returned, unwrapped
-from .engine import Task, Want
+from .arithmetic import ratio
+from .engine.contract import Want
+from .engine.images import Images
+from .inputs.call import by_slot, returned, unwrapped
 from .schedule import Ramp, Schedule, leave_out_ramps, named, names_of_shared, number
-from .settings import Classes, Settings
+from .settings import Settings, changes
 
 Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
-
-TINY = 1e-37  # as good as 0: the inverse of anything smaller overflows float32, which gradients arrive in
 
 CATALOGUE: dict[str, type[Loss]] = {}
 
@@ -46,7 +46,7 @@ class Loss(Settings):
     range: ClassVar[tuple[float, float]]
     paper: ClassVar[str] = ""
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
-    inputs: ClassVar[Callable[..., Any]] = Batch
+    inputs: ClassVar[Callable[..., Any]]  # what reads the input: of a reading, the input, the target and keywords
     __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave the product to us
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
@@ -90,13 +90,13 @@ class Loss(Settings):
         Returns:
             a scalar in float32 (float64 for float64 logits), or with reduction="none" the family's natural shape.
         """
-        batches = self._read(inputs, call)
+        plan, batches = self._read(inputs, call)
         total: Tensor | None = None
-        for weight, term in self.terms:
+        for weight, term in plan.terms:
             part = _weighed(weight, term.value(batches[term.slot]))
             total = part if total is None else total + part
         assert total is not None
-        return returned(total, inputs, call, self.terms[0][1].slot)
+        return returned(total, inputs, call, plan.terms[0][1].slot)
 
     def parts(self, *inputs: Tensor, per_class: bool = False, **call: Any) -> dict[str, Tensor]:
         """The weighted terms by name, detached, for the log; they add up to the loss.
@@ -105,66 +105,98 @@ class Loss(Settings):
         """
         out: dict[str, Tensor] = {}
         with torch.no_grad():
-            batches = self._read(inputs, call)
-            for weight, term in self.terms:
+            plan, batches = self._read(inputs, call)
+            for weight, term in plan.terms:
                 batch = batches[term.slot]
                 value = term.class_values(batch) if per_class else None
                 value = term.value(batch) if value is None else value
                 out[_fresh(term.name, out)] = returned(_weighed(weight, value), inputs, call, term.slot).detach()
         return out
 
-    def _read(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
+    @classmethod
+    def reading(cls, terms: Sequence[Any], who: str) -> Any:
+        """What losses of this kind, which read one input, want of a call."""
+        raise NotImplementedError
+
+    def _read(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> tuple[_Plan, dict[str, Any]]:
         """One batch per slot, of ordinary tensors, that no setting is without effect on."""
-        formats = {term.settings()["fmt"] for _, term in self.terms if "fmt" in term.fields}
-        inputs, call = unwrapped(self._who(), (inputs, call), formats)
+        plan = self._plan()
+        if call or not all(type(x) is Tensor for x in inputs):
+            inputs, call = unwrapped(plan.who, (inputs, call), plan.formats)
         batches = self.open(inputs, call)
-        for _, addend in self.addends:
-            addend.suits(batches[addend.terms[0][1].slot])
-        return batches
+        for _, addend in plan.addends:
+            addend.suits(batches[addend.slot_of_sum])
+        return plan, batches
 
     def suits(self, batch: Any) -> None:
         """Raises a ValueError that names a setting which would have no effect on this input."""
 
+    @property
+    def slot_of_sum(self) -> str:
+        """The slot of its first term."""
+        return self.terms[0][1].slot
+
     def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """Reads the call: one batch per slot."""
-        slots: dict[str, list[Loss]] = {}
-        for _, term in self.terms:
-            slots.setdefault(term.slot, []).append(term)
-        pairs = by_slot(self._who(), self, list(slots), inputs, call)
-        takes = frozenset().union(*(term.takes for _, term in self.terms))
-        options = {k: v for k, v in call.items() if k not in slots}
-        for key in options.keys() - takes:
-            some = f"it takes {', '.join(sorted(takes))}" if takes else "it takes no keywords"
+        plan = self._plan()
+        slots, who = plan.slots, plan.who
+        pairs = by_slot(who, self, list(slots), inputs, call)
+        options = {k: v for k, v in call.items() if k not in slots} if call else call
+        for key in options.keys() - plan.takes:
+            some = f"it takes {', '.join(sorted(plan.takes))}" if plan.takes else "it takes no keywords"
             raise TypeError(f"{self!r} takes no {key!r} in a call; {some}")
         for key, value in options.items():
             if isinstance(value, dict) and value.keys() - slots.keys():
                 named, there = (", ".join(map(repr, sorted(names))) for names in (value.keys() - slots.keys(), slots))
-                raise TypeError(f"{self._who()}: {key} names the inputs {named}, but there are {there}")
+                raise TypeError(f"{who}: {key} names the inputs {named}, but there are {there}")
         batches = {}
-        for slot, terms in slots.items():
+        for slot, (inputs_of, reading, takes) in slots.items():
             given = {k: v.get(slot) if isinstance(v, dict) else v for k, v in options.items()}
-            accepted: dict[str, Any] = {k: v for k, v in given.items() if any(k in term.takes for term in terms)}
-            batches[slot] = terms[0].inputs(terms, self._who(), *pairs[slot], **accepted)
+            accepted: dict[str, Any] = {k: v for k, v in given.items() if k in takes}
+            batches[slot] = inputs_of(reading, *pairs[slot], **accepted)
         return batches
+
+    def _plan(self) -> _Plan:
+        """What is known of a call before there is one; worked out again after a setting was assigned."""
+        if torch.compiler.is_compiling():
+            return self._planned()
+        plan = _PLANS.get(self)
+        if plan is None or plan.changes != changes():
+            plan = _PLANS[self] = self._planned()
+        return plan
+
+    def _planned(self) -> _Plan:
+        terms, who = self.terms, self._who()
+        by_slot: dict[str, list[Loss]] = {}
+        for _, term in terms:
+            by_slot.setdefault(term.slot, []).append(term)
+        slots = {
+            slot: (some[0].inputs, some[0].reading(some, who), frozenset().union(*(term.takes for term in some)))
+            for slot, some in by_slot.items()
+        }
+        formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
+        takes = frozenset().union(*(term.takes for _, term in terms))
+        return _Plan(changes(), who, terms, self.addends, slots, takes, formats)
 
     def _who(self) -> str:
         return " + ".join(dict.fromkeys(type(term).__name__ for _, term in self.terms))
 
-    def reduce(self, amount: Tensor, weight: Tensor, denominator: Tensor | float | None = None) -> Tensor:
+    def reduce(
+        self, images: Images, amount: Tensor, weight: Tensor | float, denominator: Tensor | float | None = None
+    ) -> Tensor:
         """The only place that knows what `reduction` means: Σ w ℓ / Σ w, Σ w ℓ, or w ℓ as it is.
 
         Where nothing is valid, 0 / 0, the loss is 0 and still has a graph.
         """
         if self.reduction == "none":
             return amount
-        total = amount.sum()
         if self.reduction == "sum":
-            return total
+            return images.total(amount)
         if denominator is None:
-            count = weight.sum()
-        else:
-            count = denominator.to(total) if isinstance(denominator, Tensor) else total.new_full((), denominator)
-        return ratio(total, count)
+            return images.mean(amount, weight)
+        total = images.total(amount)
+        given = denominator.to(total) if isinstance(denominator, Tensor) else total.new_full((), denominator)
+        return ratio(total, given)
 
     def step(self) -> None:
         """Advances the schedules of the weights; call it once an epoch."""
@@ -199,6 +231,21 @@ class Loss(Settings):
         if isinstance(other, Loss):
             return Sum([(1.0, self), (-1.0, other)])
         return NotImplemented
+
+
+class _Plan(NamedTuple):
+    """What is known of the calls of a loss."""
+
+    changes: int  # when it was made
+    who: str
+    terms: list[tuple[Weight, Loss]]
+    addends: list[tuple[Weight, Loss]]
+    slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
+    takes: frozenset[str]
+    formats: frozenset[str]
+
+
+_PLANS: WeakKeyDictionary[Loss, _Plan] = WeakKeyDictionary()
 
 
 class Sum(Loss):
@@ -266,11 +313,6 @@ class Sum(Loss):
         return text
 
 
-def ratio(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and a where b is 0, so that 0 / 0 is 0. A NaN passes the guard and stays."""
-    return a / torch.where(b.abs() < TINY, 1.0, b)
-
-
 def _weighed(weight: Weight, value: Tensor) -> Tensor:
     if isinstance(weight, Schedule):
         return weight.beside(value) * value
@@ -289,108 +331,3 @@ def _fresh(name: str, taken: dict[str, Any]) -> str:
     while fresh in taken:
         fresh, number = f"{name}_{number}", number + 1
     return fresh
-
-
-class Dense(Loss):
-    """Losses over logits (N, C, *S)."""
-
-    takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
-    needs_target: ClassVar[bool] = True
-    sees_ignored: ClassVar[bool] = False  # whether it looks at pixels that are ignored
-    tasks: ClassVar[frozenset[Task]] = frozenset({"multiclass", "binary", "multilabel"})
-    assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice
-    ignore_index: int = -100
-    class_weight: Tensor | None = None
-    task: Task | None = None
-
-
-class ClassLoss(Dense):
-    """Losses with one value per group (an image, or the batch) and class: the mean over classes, then over groups.
-
-    A group without a valid pixel leaves the mean; so does a class that is ignored or was not annotated in it.
-    """
-
-    per_image: bool = True
-    classes: Classes | None = None
-    include_background: bool = True
-    absent: Literal["smooth", "skip"] = "smooth"
-
-    def __init__(self, *unnamed: Any, **given: Any) -> None:
-        super().__init__(*unnamed, **given)
-        classes = self.settings()["classes"]
-        if classes is not None and 0 in classes and not self.include_background:
-            raise ValueError(
-                f"{type(self).__name__}: classes={classes} names the background, class 0, and include_background=False "
-                "leaves it out; give one of the two"
-            )
-
-    def suits(self, batch: Batch) -> None:
-        chosen = {"include_background": self.include_background is False, "classes": self.classes is not None}
-        for name in [name for name, given in chosen.items() if given and batch.task == "binary"]:
-            raise ValueError(f"{batch.who}: {name} has no effect with one channel, the foreground; drop it")
-        if batch.task == "binary" and self.class_weight is not None:
-            raise ValueError(
-                f"{batch.who}: class_weight has no effect on {self.name} with one channel: its mean is over one class; "
-                "drop it, or use two channels"
-            )
-
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
-        """(G, K), one for each class in `kept`; or (G,). A second tensor (G, K) says which classes enter the mean, if
-        that is not for `absent` to say."""
-        raise NotImplementedError
-
-    def present(self, batch: Batch) -> Tensor:
-        """Whether a group has anything of a class, (G, C): what absent="skip" asks."""
-        return _by_group(batch.stats.t, self.per_image) != 0
-
-    def value(self, batch: Batch) -> Tensor:
-        losses, shares, groups = self._by_class(batch)
-        if self.reduction == "none":
-            return losses
-        if losses.ndim == 2:
-            losses = ratio((losses * shares).sum(1), shares.sum(1))
-        return self.reduce(losses * groups, groups)
-
-    def class_values(self, batch: Batch) -> Tensor | None:
-        losses, shares, groups = self._by_class(batch)
-        if losses.ndim == 1:
-            return None
-        weight = groups.unsqueeze(1) * (shares > 0)
-        return ratio((losses * weight).sum(0), weight.sum(0))
-
-    def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
-        kept = self._included(batch)
-        losses, counted = self.class_losses(batch, kept), None
-        if isinstance(losses, tuple):
-            losses, counted = losses
-        n, t = (_by_group(x, self.per_image)[:, kept] for x in (batch.stats.n, batch.stats.t))
-        shares = (n != 0).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
-        groups = (n != 0).any(1).to(losses)
-        prices = batch.label_price(self.class_weight, "class_weight")
-        if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
-            shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
-        if batch.annotated is not None:
-            shares = shares * (_by_group(batch.annotated.to(shares), self.per_image) != 0)[:, kept]
-        if self.absent == "skip":
-            counted = self.present(batch)[:, kept]
-        if counted is not None:
-            shares = shares * counted
-        if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
-            shares = torch.cat([(n != t).to(losses) if self.absent == "skip" else torch.ones_like(shares), shares], 1)
-            shares = shares if prices is None else shares * prices.to(shares)
-        losses = losses if losses.ndim == 1 or counted is None else losses * (shares != 0)
-        return losses, shares, groups if self.per_image is False else batch.of_images(groups)
-
-    def _included(self, batch: Batch) -> list[int]:
-        if self.classes is not None:
-            for k in self.classes:
-                if not 0 <= k < batch.n_classes:
-                    raise ValueError(f"{batch.who}: classes={self.classes} names class {k}, but C = {batch.n_classes}")
-            return list(self.classes)
-        return list(range(0 if self.include_background else 1, batch.n_classes))
-
-
-def _by_group(x: Tensor, per_image: bool) -> Tensor:
-    """Sums of images (N, C) as they are, or pooled."""
-    return x.sum(0, keepdim=True) if per_image is False else x

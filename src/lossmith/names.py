@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from .loss import CATALOGUE, Dense, Loss, Sum, Weight
-from .region import RegionLoss
+from .loss import CATALOGUE, Loss, Sum, Weight
+from .losses.dense import Dense
+from .losses.region import RegionLoss
 from .schedule import Schedule, ramp
 from .settings import nearest
 

@@ -277,6 +277,14 @@ def _spelt(hint: Any) -> Any:
     return list[float] | Tensor if hint is Tensor else hint
 
 
+_changes = 0
+
+
+def changes() -> int:
+    """How often a setting was assigned in this process: what was worked out from settings is good until then."""
+    return _changes
+
+
 @dataclass_transform(kw_only_default=True)
 class Settings(nn.Module):
     """Turns the annotated class attributes of its subclasses into settings; tensor-valued ones become buffers."""
@@ -370,6 +378,12 @@ class Settings(nn.Module):
                 self._given[name] = _tuples(read)
                 if not hasattr(nn.Module, name):  # `half` is the name of a setting, and of a method that must survive
                     setattr(self, name, self._given[name])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        global _changes
+        if name in self.fields:
+            _changes += 1
+        super().__setattr__(name, value)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""

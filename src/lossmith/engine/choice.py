@@ -1,54 +1,58 @@
-"""Which engine answers: what the user chose, what can take the call, and what is done when the kernels fail."""
+"""Which engine answers: what the user chose, who takes the question, and what is done when kernels fail."""
 
 from __future__ import annotations
 
 import functools
-import gc
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from importlib import import_module
-from importlib.util import find_spec
 from types import TracebackType
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from . import plain
+from .contract import Engine, Question
 from .tensors import dispatches, forward_mode, recorded, transformed
 
 T = TypeVar("T")
-Choice = Literal["auto", "fused", "plain"]
+
+ENGINES = ("numba", "plain")  # folders beside this file, in the order in which "auto" asks them
+KERNELS = ENGINES[:-1]  # what "fused" means
+CHOICES = ("auto", "fused", *ENGINES)
 
 _lock = threading.Lock()
-_here: ContextVar[tuple[Choice, ...]] = ContextVar("lossmith engine", default=())  # what open blocks chose
-_insisting = 0  # `with use_engine("fused")` that are open: torch.compile can read a number, not a ContextVar
-_failure: str | None = None  # why the kernels are out of use in this process
+_here: ContextVar[tuple[str, ...]] = ContextVar("lossmith engine", default=())  # what open blocks chose
+_insisting = 0  # blocks that insist on kernels: torch.compile can read a number, not a ContextVar
+_failures: dict[str, str] = {}  # why an engine is out of use in this process
 
 
 class use_engine:
     """Chooses the engine: from now on when called, or for a block when used with `with`.
 
-    "auto" (the default) takes the kernels where they can run and plain torch elsewhere; "fused" insists on the kernels
-    and raises a RuntimeError that says why where they cannot run; "plain" never uses them. A call holds for the whole
-    process, all threads included; a block for the thread, or the asyncio task, that entered it.
+    "auto" (the default) takes kernels where they can run and plain torch elsewhere; "fused" insists on kernels, "numba"
+    on those for the CPU, and both raise a RuntimeError that says why where there is none for a loss or its input;
+    "plain" never uses them. A call holds for the whole process, all threads included; a block for the thread, or the
+    asyncio task, that entered it.
 
     >>> import lossmith as ls
     >>> with ls.use_engine("plain"):
     ...     value = ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))
     >>> ls.use_engine("cuda")
     Traceback (most recent call last):
-    ValueError: use_engine takes 'auto', 'fused' or 'plain', got 'cuda'
+    ValueError: use_engine takes 'auto', 'fused', 'numba' or 'plain', got 'cuda'
     """
 
-    def __init__(self, choice: Choice) -> None:
-        if choice not in get_args(Choice):
-            raise ValueError(f"use_engine takes 'auto', 'fused' or 'plain', got {choice!r}")
-        self._choice: Choice = choice
+    def __init__(self, choice: str) -> None:
+        if choice not in CHOICES:
+            *first, last = map(repr, CHOICES)
+            raise ValueError(f"use_engine takes {', '.join(first)} or {last}, got {choice!r}")
+        self._choice = choice
         with _lock:
             _calls.append(_Call(weakref.ref(self), choice))
             # What came before a call that no `with` can take back any more will never hold again.
@@ -58,20 +62,20 @@ class use_engine:
         global _insisting
         with _lock:
             _calls[:] = [call for call in _calls if call.by() is not self]  # it was no call after all
-            _insisting += self._choice == "fused"
+            _insisting += self._choice not in ("auto", "plain")
         _here.set((*_here.get(), self._choice))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         global _insisting
         with _lock:
-            _insisting -= self._choice == "fused"
+            _insisting -= self._choice not in ("auto", "plain")
         _here.set(_here.get()[:-1])
 
 
 class _Call:
     """A call of use_engine, which may yet turn out to be the beginning of a block."""
 
-    def __init__(self, by: Callable[[], Any], choice: Choice) -> None:
+    def __init__(self, by: Callable[[], Any], choice: str) -> None:
         self.by, self.choice = by, choice
         self._thread, self._time = threading.get_ident(), time.monotonic()
 
@@ -85,91 +89,83 @@ _MOMENT = 0.05  # seconds
 _calls = [_Call(lambda: None, "auto")]  # the last one that holds
 
 
-def chosen() -> Choice:
+def chosen() -> str:
     """What holds here."""
     blocks = _here.get()
     return blocks[-1] if blocks else next((call.choice for call in reversed(_calls) if call.holds()), "auto")
 
 
-def _insists() -> bool:
-    return chosen() == "fused"
+def _insists() -> str | None:
+    """The kernels that must answer, if some must."""
+    choice = chosen()
+    return None if choice in ("auto", "plain") else choice
 
 
 _insists._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile asks while it traces, and believes
 
 
-def answer(why_not: Callable[[], str | None], by_kernels: Callable[[], T], by_torch: Callable[[], T]) -> T:
-    """Asks the kernels where they serve, and torch elsewhere. `why_not` says why they do not take this call.
+def ask(question: Question) -> Any:
+    """The answer of the first engine that does not refuse, among those that the user chose.
 
-    What goes wrong while kernels are imported or compiled leads to torch as well, with a warning: a container without
-    a place to write to, or a broken installation, must not end a training run that torch can serve.
+    What goes wrong while kernels are imported or compiled leads to the next engine as well, with a warning: a container
+    without a place to write to, or a broken installation, must not end a training run that torch can serve.
     """
-    return attempt(by_kernels, by_torch) if _serves(why_not) else by_torch()
+    if torch.compiler.is_compiling():
+        if (_insisting or _calls[-1].choice not in ("auto", "plain")) and (insisted := _insists()):
+            raise RuntimeError(_refusal(insisted, "the kernels cannot be traced by torch.compile or torch.func"))
+        return plain.answer(question)
+    choice = chosen()
+    if choice == "plain":
+        return plain.answer(question)
+    reasons = []
+    for name in KERNELS if choice in ("auto", "fused") else (choice,):
+        engine = _engine(name)
+        reason = _failures.get(name) or engine.refuses(question)
+        if reason is None:
+            try:
+                return engine.answer(question)
+            except KernelFailure as error:
+                reason = _failed(error)
+        reasons.append(reason)
+    if choice == "auto":
+        return plain.answer(question)
+    raise RuntimeError(_refusal(choice, "; ".join(dict.fromkeys(reasons))))
+
+
+@functools.cache
+def _engine(name: str) -> Engine:
+    return cast(Engine, import_module(f".{name}", __package__))
 
 
 class KernelFailure(RuntimeError):
     """Kernels that could not be compiled or loaded. Nothing else is one: what a hook, a signal or a user's own code
     raises in the middle of a call is theirs."""
 
-
-@contextmanager
-def compiling() -> Iterator[None]:
-    """For a call that may compile: its failures are told from others.
-
-    Numba makes millions of small objects, and after every few thousand the garbage collector would look through all of
-    torch's: a sixth of the time.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    except Exception as error:
-        if not _of_compiler(error):
-            raise
-        raise KernelFailure(f"the kernels failed {_in_a_line(error)}") from error
-    finally:
-        if collects:
-            gc.enable()
+    def __init__(self, engine: str, reason: str) -> None:
+        super().__init__(reason)
+        self.engine = engine
 
 
-def _in_a_line(error: Exception) -> str:
-    """What numba says takes pages."""
-    return f"({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
-
-
-def _of_compiler(error: Exception) -> bool:
-    """Whether Numba or LLVM raised it, or a file or a module that they need is missing."""
-    at = error.__traceback__
-    while at is not None and at.tb_next is not None:
-        at = at.tb_next
-    raised_by = "" if at is None else str(at.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-    missing = isinstance(error, OSError | ImportError) and not isinstance(error, TimeoutError)  # that is an alarm's
-    return missing or raised_by in ("numba", "llvmlite")
-
-
-def attempt(by_kernels: Callable[[], T], by_torch: Callable[[], T]) -> T:
-    """The kernels, or torch if they fail, now and from now on; with "fused" their failure is an error."""
-    global _failure
-    try:
-        return by_kernels()
-    except KernelFailure as error:
-        reason = str(error)
-        if chosen() == "fused":
-            raise RuntimeError(_refusal(reason)) from error
-        _failure = reason
-        _warn(reason)
-    return by_torch()
+def _failed(error: KernelFailure) -> str:
+    """Puts an engine out of use, now and from now on; for who insists on it, its failure is an error."""
+    reason = str(error)
+    if (insisted := _insists()) is not None:
+        raise RuntimeError(_refusal(insisted, reason)) from error
+    _failures[error.engine] = reason
+    warn(reason)
+    return reason
 
 
 def gradient(by_kernels: Callable[[], Tensor], by_torch: Callable[[bool], Tensor]) -> Tensor:
     """What a backward returns; `by_torch` is asked to keep the graph where the gradient is differentiated further."""
     twice = torch.is_grad_enabled()
-
-    def followed() -> Tensor:
-        with torch.enable_grad():
-            return by_torch(twice)
-
-    return followed() if twice else attempt(by_kernels, followed)
+    if not twice:
+        try:
+            return by_kernels()
+        except KernelFailure as error:
+            _failed(error)
+    with torch.enable_grad():
+        return by_torch(twice)
 
 
 def unusual(*tensors: Tensor | None) -> str | None:
@@ -189,47 +185,15 @@ def unusual(*tensors: Tensor | None) -> str | None:
             return None
         reason = f"the kernels take ordinary dense tensors, not {type(strange).__name__}"
     if chosen() == "auto":
-        _warn(reason)
+        warn(reason)
     return reason
 
 
-def _serves(why_not: Callable[[], str | None]) -> bool:
-    if torch.compiler.is_compiling():
-        if (_insisting or _calls[-1].choice == "fused") and _insists():
-            raise RuntimeError(_refusal("the kernels cannot be traced by torch.compile or torch.func"))
-        return False
-    choice = chosen()
-    if choice == "plain":
-        return False
-    reason = _unavailable() or _failure or why_not()
-    if reason is not None and choice == "fused":
-        raise RuntimeError(_refusal(reason))
-    return reason is None
-
-
-def _refusal(reason: str) -> str:
-    return f"use_engine('fused') cannot serve this call: {reason}; use_engine('auto') falls back"
+def _refusal(choice: str, reason: str) -> str:
+    return f"use_engine({choice!r}) cannot serve this call: {reason}; use_engine('auto') falls back"
 
 
 @functools.cache
-def _unavailable() -> str | None:
-    """Why there are no kernels in this process. Looks once, and says once what is missing."""
-    try:
-        if find_spec("numba") is None:
-            reason = "pip install numba"
-        else:
-            import_module(f"{__package__}.kernels")
-            import_module(f"{__package__}.box_kernels")
-            if not import_module("numba").config.DISABLE_JIT:
-                return None
-            reason = "NUMBA_DISABLE_JIT is set, and uncompiled they are wrong"
-    except Exception as error:  # an import can raise anything, and does
-        reason = f"numba cannot be used {_in_a_line(error)}"
-    _warn(reason)
-    return "numba is not installed" if reason == "pip install numba" else reason
-
-
-@functools.cache
-def _warn(reason: str) -> None:
+def warn(reason: str) -> None:
     """Each reason once."""
     warnings.warn(f"lossmith runs without its fast CPU kernels: {reason}", RuntimeWarning, stacklevel=2)

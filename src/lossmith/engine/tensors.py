@@ -7,6 +7,7 @@ many. The ordinary ones are unwrapped where a call comes in, by `ordinary`; the 
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -102,3 +103,28 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
         return product(upstream, b.mT), product(a.mT, upstream)
+
+
+def computed(x: Tensor) -> torch.dtype:
+    """Nothing is computed in half precision."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def floating(x: Tensor) -> Tensor:
+    """float32, or float64 where it is given."""
+    return x.to(computed(x))
+
+
+def wide(x: Tensor) -> Tensor:
+    """float64, where the device has it: sums of many pixels lose digits otherwise."""
+    return x.float() if x.device.type == "mps" else x.double()
+
+
+def flat(x: Tensor, axes: int) -> Tensor:
+    """The last axes, over pixels, as one."""
+    return x.reshape(*x.shape[: x.ndim - axes], math.prod(x.shape[x.ndim - axes :]))
+
+
+def likeliest(p: Tensor) -> Tensor:
+    """The class with the largest value, (N, 1, …). On a CPU torch's argmax takes ten times as long."""
+    return p.max(1, keepdim=True).indices

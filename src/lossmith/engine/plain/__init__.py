@@ -1,0 +1,34 @@
+"""The plain engine: every question in ordinary torch, on any device and dtype. It refuses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..contract import Field, MapSums, Order, Overlap, Pass, Question, Residuals, Scores
+from .field import probabilities
+from .maps import summed
+from .order import ranked
+from .overlap import overlap
+from .scores import answers, residuals
+from .sums import measured
+
+ANSWERS: dict[type, Callable[[Any], Any]] = {
+    Pass: measured,
+    Order: ranked,
+    MapSums: summed,
+    Field: probabilities,
+    Overlap: lambda q: overlap(q.prediction, q.target, q.reads),
+    Scores: answers,
+    Residuals: residuals,
+}
+
+
+def refuses(question: Question) -> str | None:
+    """Nothing."""
+    return None
+
+
+def answer(question: Question) -> Any:
+    """The answer to any question."""
+    return ANSWERS[type(question)](question)

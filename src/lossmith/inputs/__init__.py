@@ -1,0 +1,1 @@
+"""What a call hands over, read once and shared by all losses of a sum."""

@@ -1,0 +1,36 @@
+"""Maps that a call may hand over, which a loss would make of the target otherwise: who checks them, who makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from .. import checks
+
+
+def distances(who: str, logits: Tensor, given: Any) -> Tensor:
+    """`distance=`, the signed distance map of each class, (N, C, *S)."""
+    checks.floating(who, "distance", given)
+    if given.shape != logits.shape:
+        raise ValueError(
+            f"{who}: distance must be shaped like the logits, {checks.shape(logits)}, got {checks.shape(given)}; "
+            "make it with ls.distance.signed_distance_map(labels, num_classes)"
+        )
+    return given.detach()
+
+
+def gaps(who: str, logits: Tensor, given: Any) -> Tensor:
+    """`gap=`, the distance to the nearest object and to the second, one map for all channels or one each."""
+    checks.floating(who, "gap", given)
+    n, c, *space = logits.shape
+    if tuple(given.shape) not in ((n, *space), (n, 1, *space), (n, c, *space)):
+        raise ValueError(
+            f"{who}: gap must be {(n, *space)}, one number per pixel, got {checks.shape(given)}; "
+            "make it with ls.distance.gap_map(objects)"
+        )
+    return given.detach().reshape(n, *space) if tuple(given.shape) == (n, 1, *space) else given.detach()
+
+
+CHECKS: dict[str, Callable[[str, Tensor, Any], Tensor]] = {"distance": distances, "gap": gaps}

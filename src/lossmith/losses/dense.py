@@ -1,0 +1,155 @@
+"""Losses over logits: what they all have, and those with one value for each class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..arithmetic import ratio
+from ..engine.contract import Task, Want
+from ..inputs.batch import Batch, Reading
+from ..loss import Loss
+from ..settings import Classes
+
+
+class Dense(Loss):
+    """Losses over logits (N, C, *S)."""
+
+    inputs: ClassVar[Callable[..., Any]] = Batch
+    takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
+    target: ClassVar[Literal["labels", "soft", "none"]] = "labels"  # what it learns from; "soft": probabilities
+    sees_ignored: ClassVar[bool] = False  # whether it looks at pixels that are ignored
+    tasks: ClassVar[frozenset[Task]] = frozenset({"multiclass", "binary", "multilabel"})
+    assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice
+    ignore_index: int = -100
+    class_weight: Tensor | None = None
+    task: Task | None = None
+
+    @classmethod
+    def reading(cls, terms: Sequence[Dense], who: str) -> Reading:
+        all_tasks = Dense.tasks
+        return Reading(
+            who=who,
+            want=reduce(or_, (term.wants() for term in terms), Want()),
+            task=terms[0].task,
+            assumes=next((term.assumes for term in terms if term.assumes is not None), None),
+            ignore_index=terms[0].ignore_index,
+            needs_target=any(term.target != "none" for term in terms),
+            fits=tuple((term.name, term.tasks) for term in terms if term.tasks != all_tasks),
+        )
+
+
+class ClassLoss(Dense):
+    """Losses with one value per group (an image, or the batch) and class: the mean over classes, then over groups.
+
+    A group without a valid pixel leaves the mean; so does a class that is ignored or was not annotated in it.
+    """
+
+    per_image: bool = True
+    classes: Classes | None = None
+    include_background: bool = True
+    absent: Literal["smooth", "skip"] = "smooth"
+
+    def __init__(self, *unnamed: Any, **given: Any) -> None:
+        super().__init__(*unnamed, **given)
+        classes = self.settings()["classes"]
+        if classes is not None and 0 in classes and not self.include_background:
+            raise ValueError(
+                f"{type(self).__name__}: classes={classes} names the background, class 0, and include_background=False "
+                "leaves it out; give one of the two"
+            )
+
+    def wants(self) -> Want:
+        return Want(labels=True)
+
+    def suits(self, batch: Batch) -> None:
+        if batch.task != "binary":
+            return
+        chosen = {"include_background": self.include_background is False, "classes": self.classes is not None}
+        for name in [name for name, given in chosen.items() if given]:
+            raise ValueError(f"{batch.who}: {name} has no effect with one channel, the foreground; drop it")
+        if self.class_weight is not None:
+            raise ValueError(
+                f"{batch.who}: class_weight has no effect on {self.name} with one channel: its mean is over one class; "
+                "drop it, or use two channels"
+            )
+
+    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
+        """(G, K), one for each class in `kept`; or (G,). A second tensor (G, K) says which classes enter the mean, if
+        that is not for `absent` to say."""
+        raise NotImplementedError
+
+    def present(self, batch: Batch) -> Tensor:
+        """Whether a group has anything of a class, (G, C): what absent="skip" asks."""
+        return self._by_group(batch, batch.sums.t) != 0
+
+    def value(self, batch: Batch) -> Tensor:
+        losses, shares, groups = self._by_class(batch)
+        if self.reduction == "none":
+            return losses
+        if shares is None:  # every class of every group counts the same
+            return self.reduce(batch.images, losses.mean(1) if losses.ndim == 2 else losses, float(len(losses)))
+        if losses.ndim == 2:
+            losses = ratio((losses * shares).sum(1), shares.sum(1))
+        return self.reduce(batch.images, losses * groups, groups)
+
+    def class_values(self, batch: Batch) -> Tensor | None:
+        losses, shares, groups = self._by_class(batch)
+        if losses.ndim == 1:
+            return None
+        if shares is None:
+            return batch.images.pooled(losses).squeeze(0) / len(losses)
+        weight = groups.unsqueeze(1) * (shares > 0)
+        return ratio(batch.images.pooled(losses * weight), batch.images.pooled(weight)).squeeze(0)
+
+    def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
+        kept = self._included(batch)
+        losses, counted = self.class_losses(batch, kept), None
+        if isinstance(losses, tuple):
+            losses, counted = losses
+        prices = batch.label_price(self.class_weight, "class_weight")
+        skips = self.absent == "skip"
+        if batch.measured.complete and prices is None and batch.annotated is None and not skips and counted is None:
+            return losses, None, losses
+        n, t = (picked(self._by_group(batch, x), kept) for x in (batch.sums.n, batch.sums.t))
+        shares = (n != 0).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
+        groups = (n != 0).any(1).to(losses)
+        if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
+            shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
+        if batch.annotated is not None:
+            shares = shares * picked(self._by_group(batch, batch.annotated.to(shares)) != 0, kept)
+        if skips:
+            counted = picked(self.present(batch), kept)
+        if counted is not None:
+            shares = shares * counted
+        if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
+            shares = torch.cat([(n != t).to(losses) if skips else torch.ones_like(shares), shares], 1)
+            shares = shares if prices is None else shares * prices.to(shares)
+        losses = losses if losses.ndim == 1 or counted is None else losses * (shares != 0)
+        return losses, shares, groups if self.per_image is False else batch.images.weighed(groups)
+
+    def _by_group(self, batch: Batch, x: Tensor) -> Tensor:
+        """Sums of images (N, C) as they are, or pooled."""
+        return batch.images.pooled(x) if self.per_image is False else x
+
+    def _included(self, batch: Batch) -> list[int]:
+        if self.classes is not None:
+            for k in self.classes:
+                if not 0 <= k < batch.n_classes:
+                    raise ValueError(f"{batch.who}: classes={self.classes} names class {k}, but C = {batch.n_classes}")
+            return list(self.classes)
+        return list(range(0 if self.include_background else 1, batch.n_classes))
+
+
+def picked(x: Tensor, classes: list[int]) -> Tensor:
+    """Some of the classes of (G, C): a view where they lie side by side."""
+    first, count = classes[0] if classes else 0, len(classes)
+    if classes == list(range(first, first + count)):
+        return x if count == x.shape[1] else x.narrow(1, first, count)
+    return x[:, classes]
