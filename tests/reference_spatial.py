@@ -101,7 +101,7 @@ def objects_of(pixels: list[Row]) -> list[list[tuple[int, ...]]]:
         while edge:
             at = edge.pop()
             steps = [(axis, step) for axis in range(len(at)) for step in (-1, 1)]
-            for beside in (at[:axis] + (at[axis] + step,) + at[axis + 1 :] for axis, step in steps):
+            for beside in ((*at[:axis], at[axis] + step, *at[axis + 1 :]) for axis, step in steps):
                 if left.get(beside) == label:
                     del left[beside]
                     members.append(beside)

@@ -70,10 +70,11 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("entropy", "perfect_and_worst_reach_the_range"): "knows no truth: any certain answer is perfect, uniform is worst",
     ("conservative", "perfect_and_worst_reach_the_range"): "is not 0 when perfect but at p = 1/a: test_identities",
     ("conservative", "tiny_errors_are_seen"): "infinitely steep at perfection, where u counts as 1e-30 at least",
-    (
-        "entropy",
-        "fused_serves_hard_targets",
-    ): "needs −ln p of every class at every pixel, which the kernels do not write",
+    **{
+        (name, "fused_serves_hard_targets"): "no kernel writes p, or −ln p, of every class at every pixel"
+        for name in ("entropy", "active_contour", "boundary_f1", "nonadjacency")
+    },
+    **{(name, "fused_serves_hard_targets"): "no kernel sums over a map" for name in ("boundary", "hausdorff")},
     **{
         (name, "impossible_classes_have_no_gradient"): "its channels do not compete: −inf elsewhere is no certainty"
         for name in ("dice2", "lovasz_hinge")
@@ -194,7 +195,8 @@ def test_gradcheck(row, problem):
 @by_row
 @by_problem
 def test_fused_is_plain(row, problem):
-    """In value and gradient, for every setting and weight."""
+    """In value and gradient, for every setting and weight. Plain in float64: in float32 torch's softmax is off by up to
+    20 steps."""
     dtype = rotated([torch.float32, torch.bfloat16, torch.float16], row, PROBLEMS.index(problem))
     logits = problem.logits.to(dtype)
     for more in [
@@ -204,10 +206,11 @@ def test_fused_is_plain(row, problem):
         loss = build(row, problem, **more)
         for call in (c for c in calls(problem, row.cls) if fits(more, c)):
             with ls.use_engine("plain"):
-                value, gradient = valued(loss, logits, problem.target, **call)
+                value, gradient = valued(loss, logits.double(), problem.target, **call)
             with ls.use_engine("auto"):
                 fused, fused_gradient = valued(loss, logits, problem.target, **call)
             close(fused, value, 2e-6)
+            gradient = gradient.to(dtype)
             step = max(torch.finfo(dtype).eps, 2e-6)
             last = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # one step among the smallest numbers
             atol = max(2e-6 * float(gradient.abs().max()), last)
@@ -215,11 +218,12 @@ def test_fused_is_plain(row, problem):
 
 
 @by_row
-def test_fused_serves_hard_targets(row):
+def test_fused_serves_hard_targets(row, answered):
     """ "auto" may fall back without a word; this shows that it does not have to."""
     with ls.use_engine("fused"):
         for p in hard:
-            build(row, p)(p.logits.float(), p.target)
+            build(row, p, **({"bins": 1} if "bins" in row.cls.fields else {}))(p.logits.float(), p.target)
+    assert {name for name, _ in answered} == {"numba"}
 
 
 @by_row

@@ -16,8 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import lossmith as ls
-from lossmith.engine import box_kernels, choice, kernels
+from lossmith.engine import choice
 from lossmith.engine.choice import chosen
+from lossmith.engine.numba import kernels
+from lossmith.engine.numba.kernels import boxes as box_kernels
 from problems import labels_of, logits_of
 
 LOSS = ls.parse("dice + ce")
@@ -174,10 +176,10 @@ def test_fused_insists_under_compile_too():
 @pytest.fixture
 def anew(monkeypatch):
     """What fails in a test is over after it."""
-    monkeypatch.setattr(choice, "_failure", None)
-    choice._warn.cache_clear()
+    monkeypatch.setattr(choice, "_failures", {})
+    choice.warn.cache_clear()
     yield
-    choice._warn.cache_clear()
+    choice.warn.cache_clear()
 
 
 def broken(*args, **kwargs):
@@ -211,7 +213,7 @@ def test_kernels_that_fail_give_way_to_torch(anew, monkeypatch, loss, inputs, ow
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
     monkeypatch.undo()
-    monkeypatch.setattr(choice, "_failure", "the kernels failed (OSError: no space left on device)")
+    monkeypatch.setattr(choice, "_failures", {"numba": "the kernels failed (OSError: no space left on device)"})
     gradient(loss, *inputs)  # no second warning, which would be an error here
     with ls.use_engine("fused"), pytest.raises(RuntimeError, match="no space left"):
         loss(*inputs)
@@ -238,7 +240,7 @@ def test_what_is_no_failure_of_the_kernels_is_nobody_elses(anew, monkeypatch):
         loss, leaf = ls.parse(text), Z.clone().requires_grad_()
         checkpoint(lambda z, f=loss: f(z, Y), leaf, use_reentrant=False).backward()
         torch.testing.assert_close(leaf.grad, gradient(loss, Z, Y)[1])
-    assert choice._failure is None
+    assert choice._failures == {}
 
 
 @pytest.mark.parametrize(
@@ -248,7 +250,7 @@ def test_views_that_memory_does_not_hold(anew, strange):
     """For this call only, and in torch."""
     z = strange(Z)
     torch.testing.assert_close(LOSS(z, Y), LOSS(z.clone(), Y))
-    assert choice._failure is None
+    assert choice._failures == {}
     with ls.use_engine("fused"):
         LOSS(Z, Y)
         with pytest.raises(RuntimeError, match="memory, which does not hold"):
@@ -281,7 +283,7 @@ def test_without_numba_it_says_so_once_and_runs():
     code = (
         "import sys, warnings; sys.modules['numba'] = None\n"
         "import importlib.util as u; found = u.find_spec\n"
-        "import lossmith.engine.choice as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
+        "import lossmith.engine.numba.compiling as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
         "import torch, lossmith as ls\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"

@@ -14,7 +14,7 @@ import torch
 import lossmith as ls
 from lossmith.engine import curves
 from lossmith.engine.contract import Pass
-from problems import IGNORED, labels_of, logits_of
+from problems import IGNORED, arguments, by_pair, labels_of, logits_of
 
 LOSS = ls.parse("dice(squared=true) + ce + focal(gamma=0.7) + tversky", ignore_index=IGNORED)
 
@@ -73,6 +73,32 @@ def test_auto_takes_the_kernels(answered):
     assert answered == [("numba", Pass)]
     LOSS(logits_of(2, 3, 4), labels_of(3, 2, 4))
     assert answered == [("numba", Pass), ("plain", Pass)]
+
+
+@by_pair
+def test_fused_is_answered_by_kernels_or_refused(row, task, answered):
+    """Every family: an explicit choice is never served by anybody else."""
+    build, inputs, call = arguments(row, task)
+    with ls.use_engine("fused"):
+        try:
+            build()(*inputs, **call)
+        except RuntimeError as error:
+            refusal = str(error)
+            must = row.name in {"ce", "focal", "dice", "jaccard", "giou", "dice_ce"}
+            if must or "use_engine('fused') cannot serve this call: " not in refusal:
+                raise
+            return
+    assert {name for name, _ in answered} == {"numba"}
+
+
+def test_an_engine_can_be_named(answered):
+    logits, labels = logits_of(2, 3, 4).float(), labels_of(3, 2, 4)
+    for name in ("numba", "plain"):
+        with ls.use_engine(name):
+            LOSS(logits, labels)
+    assert answered == [("numba", Pass), ("plain", Pass)]
+    with ls.use_engine("numba"), pytest.raises(RuntimeError, match=r"use_engine\('numba'\) cannot serve this call"):
+        ls.BoundaryLoss()(logits, labels)
 
 
 SIZES = [1, 7, 63, 64, 65, 255, 256, 257, 1000, 70_000]

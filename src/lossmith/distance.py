@@ -205,7 +205,7 @@ def _components(labels: Array) -> Array:
 
     objects = np.zeros(labels.shape, np.int64)
     for k in np.unique(labels[labels > 0]):
-        found, count = label(labels == k)
+        found, _ = label(labels == k)
         objects = np.where(found > 0, found + objects.max(), objects)
     return objects
 
@@ -345,7 +345,7 @@ def _transform(double: bool = False) -> Callable[[Array, tuple[float, ...]], Arr
 
 
 def _by_scipy(points: Array, spacing: tuple[float, ...]) -> Array:
-    from scipy.ndimage import distance_transform_edt  # type: ignore[import-untyped]
+    from scipy.ndimage import distance_transform_edt
 
     away: Array = distance_transform_edt(~points, sampling=spacing)
     return away

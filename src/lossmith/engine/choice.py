@@ -104,7 +104,7 @@ def _insists() -> str | None:
 _insists._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile asks while it traces, and believes
 
 
-def ask(question: Question) -> Any:
+def ask(question: Question[T]) -> T:
     """The answer of the first engine that does not refuse, among those that the user chose.
 
     What goes wrong while kernels are imported or compiled leads to the next engine as well, with a warning: a container

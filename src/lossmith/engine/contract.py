@@ -257,8 +257,12 @@ class Ranking(NamedTuple):
 # ---- the questions ---------------------------------------------------------------------------------------------------
 
 
+class Question(Generic[T]):
+    """What a loss asks for: the type of the answer is its parameter."""
+
+
 @dataclass(frozen=True, eq=False)
-class Pass:
+class Pass(Question[Measured]):
     """Everything of `Want` in one read of the logits: `Measured`."""
 
     problem: Problem
@@ -266,7 +270,7 @@ class Pass:
 
 
 @dataclass(frozen=True, eq=False)
-class Order:
+class Order(Question[tuple[Tensor, Tensor]]):
     """Errors in order: the Lovász extension of the Jaccard loss, and the weight of the foreground, per group and class,
     both (G, C)."""
 
@@ -276,7 +280,7 @@ class Order:
 
 
 @dataclass(frozen=True, eq=False)
-class MapSums:
+class MapSums(Question[Tensor]):
     """Σ price · error over the pixels of each image, (N, C), with a price (N, C, *S) of its own for every pixel."""
 
     problem: Problem
@@ -285,7 +289,7 @@ class MapSums:
 
 
 @dataclass(frozen=True, eq=False)
-class Field:
+class Field(Question[Tensor]):
     """The probability of every class, (N, C, *S), for losses that look at neighbours. What does not count is made
     uniform, so that no gradient reaches it; `whole`: only images of weight 0 do not count."""
 
@@ -294,7 +298,7 @@ class Field:
 
 
 @dataclass(frozen=True, eq=False)
-class Overlap:
+class Overlap(Question[Boxes]):
     """How boxes (…, 4) with corners x1, y1, x2, y2 lie to those of the target: the named fields of `Boxes`."""
 
     prediction: Tensor
@@ -303,7 +307,7 @@ class Overlap:
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(Question[Answers]):
     """What logits say, as yes or no, against targets in [0, 1] of the same shape: `Answers`."""
 
     logits: Tensor
@@ -311,14 +315,11 @@ class Scores:
 
 
 @dataclass(frozen=True, eq=False)
-class Residuals:
+class Residuals(Question[Tensor]):
     """|prediction − target|, element by element."""
 
     prediction: Tensor
     target: Tensor
-
-
-Question = Pass | Order | MapSums | Field | Overlap | Scores | Residuals
 
 
 class Engine(Protocol):
@@ -326,6 +327,6 @@ class Engine(Protocol):
 
     name: str
 
-    def refuses(self, question: Question) -> str | None: ...
+    def refuses(self, question: Question[Any]) -> str | None: ...
 
-    def answer(self, question: Question) -> Any: ...
+    def answer(self, question: Question[T]) -> T: ...

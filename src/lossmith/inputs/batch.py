@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ from ..engine.tensors import computed, indices, likeliest, recorded
 from .fit import check_range, fit, split_weight
 from .maps import CHECKS
 from .partial import annotated_classes, merged
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -298,7 +300,7 @@ class Batch:
         return self._distances(best if self.softmax else p > 0.5, spacing)
 
     def gap(self, spacing: Sequence[float] | None) -> Tensor:
-        """The distance to the nearest object and to the second, shaped like u: as given, or of the labels' components."""
+        """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""
         given = self._maps.get("gap")
         if given is not None:
             return given if given.ndim == self.labels[0].ndim else given.unsqueeze(1).expand(self.labels[0].shape)
@@ -309,8 +311,12 @@ class Batch:
         self._check_axes()
         if not self.space:
             return torch.full_like(labels, torch.inf, dtype=computed(self.problem.logits))
-        flat = (x.reshape(-1, *self.space) for x in (labels, valid))
-        maps = gaps(*flat, spacing, double=self.problem.logits.dtype == torch.float64)
+        maps = gaps(
+            labels.reshape(-1, *self.space),
+            valid.reshape(-1, *self.space),
+            spacing,
+            double=self.problem.logits.dtype == torch.float64,
+        )
         return maps.reshape(labels.shape)
 
     def _check_axes(self) -> None:
@@ -328,8 +334,9 @@ class Batch:
         double = self.problem.logits.dtype == torch.float64
         return signed_distances(masks, self.masks[1], spacing, double=double).to(self.problem.logits.device)
 
-    def _once(self, key: Hashable, make: Any) -> Any:
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
         """What is worked out when it is first asked for."""
         if key not in self._made:
             self._made[key] = make()
-        return self._made[key]
+        made: T = self._made[key]
+        return made

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
 from .. import checks
 
 
-def distances(who: str, logits: Tensor, given: Any) -> Tensor:
+def distances(who: str, logits: Tensor, given: Tensor) -> Tensor:
     """`distance=`, the signed distance map of each class, (N, C, *S)."""
     checks.floating(who, "distance", given)
     if given.shape != logits.shape:
@@ -21,7 +20,7 @@ def distances(who: str, logits: Tensor, given: Any) -> Tensor:
     return given.detach()
 
 
-def gaps(who: str, logits: Tensor, given: Any) -> Tensor:
+def gaps(who: str, logits: Tensor, given: Tensor) -> Tensor:
     """`gap=`, the distance to the nearest object and to the second, one map for all channels or one each."""
     checks.floating(who, "gap", given)
     n, c, *space = logits.shape
@@ -33,4 +32,4 @@ def gaps(who: str, logits: Tensor, given: Any) -> Tensor:
     return given.detach().reshape(n, *space) if tuple(given.shape) == (n, 1, *space) else given.detach()
 
 
-CHECKS: dict[str, Callable[[str, Tensor, Any], Tensor]] = {"distance": distances, "gap": gaps}
+CHECKS: dict[str, Callable[[str, Tensor, Tensor], Tensor]] = {"distance": distances, "gap": gaps}

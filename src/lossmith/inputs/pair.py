@@ -109,8 +109,8 @@ class Pair(Elements):
             )
         self.prediction, self.target = self.ready(prediction), self.ready(target)
         if reading.reads:
-            boxes = (corners(x, reading.fmt) for x in (self.prediction, self.target))
-            self.overlap = ask(Overlap(*boxes, reading.reads))
+            a, b = (corners(x, reading.fmt) for x in (self.prediction, self.target))
+            self.overlap = ask(Overlap(a, b, reading.reads))
 
 
 def corners(boxes: Tensor, fmt: Format) -> Tensor:

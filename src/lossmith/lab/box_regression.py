@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lossmith.engine.kernel_cache import kernel
+from lossmith.engine.numba.cache import kernel
 
 Array = np.ndarray[Any, Any]
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import lossmith as ls
 from lossmith.box import BoxLoss
-from lossmith.distribution import DistributionFocalLoss, ScoreLoss
-from lossmith.gfl import GeneralizedFocalLoss
 from lossmith.loss import Loss, Sum
-from lossmith.regression import RegressionLoss
-from lossmith.structure import NonAdjacencyLoss
+from lossmith.losses.distribution import DistributionFocalLoss, ScoreLoss
+from lossmith.losses.distribution_gfl import GeneralizedFocalLoss
+from lossmith.losses.field import NonAdjacencyLoss
+from lossmith.losses.regression import RegressionLoss
 
 _CELL = 16
 _SQUARE = 4

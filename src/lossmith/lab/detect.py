@@ -20,9 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import lossmith as ls
-from lossmith.box import decode_distances, encode_distances, pairwise_iou
-from lossmith.distribution import ScoreLoss, integral
-from lossmith.mining import hard_examples
+from lossmith.box import decode_distances, encode_distances, hard_examples, pairwise_iou
+from lossmith.losses.distribution import ScoreLoss, integral
 
 Array = np.ndarray[Any, Any]
 Quality = Literal["none", "centerness", "iou"]

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 
 import lossmith as ls
-from lossmith.divergence import KLDivergenceLoss
 from lossmith.lab import UserError
 from lossmith.lab.data import Data
 from lossmith.lab.plan import Settings
 from lossmith.lab.weights import with_weights
-from lossmith.loss import Dense, Loss
-from lossmith.structure import NonAdjacencyLoss
+from lossmith.loss import Loss
+from lossmith.losses.dense import Dense
+from lossmith.losses.field import NonAdjacencyLoss
+from lossmith.losses.information import KLDivergenceLoss
 
 _NEEDS = {
     "box": "pairs of boxes (lossmith lab box-regression compares such losses)",
@@ -90,7 +91,7 @@ def _refuse(loss: Loss, settings: Settings, data: Data) -> None:
             raise ValueError(f"{term.name} has task={term.task!r}; drop that, --task says it for all losses")
         if whole and (term.family == "map" or term.name in _NEIGHBOURS):
             raise ValueError(f"{term.name} looks at neighbouring pixels; this data has one label for each whole image")
-    if not any(term.needs_target for term in terms):
+    if all(term.target == "none" for term in terms):
         names = " + ".join(term.name for term in terms)
         raise ValueError(f"{names} reads no labels and learns nothing alone; add it to another: ce + 0.1*{names}")
 

@@ -44,7 +44,7 @@ class PixelLoss(Dense):
         return batch.pixel_weight
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor | None:
-        """A factor of every pixel inside ℓ, constant, shaped like u. `class_weight`: of the pixels, which also counts."""
+        """A factor of every pixel inside ℓ, constant, shaped like u. `class_weight`: that of its label."""
         return None
 
     @property
@@ -386,13 +386,17 @@ class QuadraticLoss(PixelLoss):
         return Want(labels=True, squares=True) if self.by_label else Want(u=True, labels=True)
 
     def curves(self, batch: Batch | None) -> Table:
-        return [(CROSS_ENTROPY, 0.5 if self.settings()["half"] else 1.0)]  # (1 − p)² in its place: see `of_event`
+        return [(CROSS_ENTROPY, self._factor)]  # with (1 − p)² in its place: see `of_event`
+
+    @property
+    def _factor(self) -> float:
+        return 0.5 if self.settings()["half"] else 1.0
 
     def label_sums(self, batch: Batch) -> Tensor:
-        (_, factor), s = self.curves(batch)[0], batch.sums
+        s = batch.sums
         if batch.softmax:  # per class, not per label: nothing but their total is asked for
-            return (s.fp2 + s.fn2) * batch.shared_out(float(factor), s.fp2)
-        return torch.stack([s.fp2, s.fn2], 2) * factor
+            return (s.fp2 + s.fn2) * batch.shared_out(self._factor, s.fp2)
+        return torch.stack([s.fp2, s.fn2], 2) * self._factor
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
         if not batch.softmax:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ..contract import Order, Overlap, Pass, Question
 from . import order, overlap, sums
 from .compiling import unavailable
+
+T = TypeVar("T")
 
 ANSWERS: dict[type, tuple[Callable[[Any], str | None], Callable[[Any], Any]]] = {
     Pass: (sums.refuses, sums.measured),
@@ -22,7 +24,7 @@ NO_KERNEL = {
 }
 
 
-def refuses(question: Question) -> str | None:
+def refuses(question: Question[Any]) -> str | None:
     """Why there is no kernel for a question, or none for these tensors; None if there is one."""
     known = ANSWERS.get(type(question))
     if known is None:
@@ -30,6 +32,6 @@ def refuses(question: Question) -> str | None:
     return unavailable() or known[0](question)
 
 
-def answer(question: Question) -> Any:
+def answer(question: Question[T]) -> T:
     """By the kernels."""
-    return ANSWERS[type(question)][1](question)
+    return cast(T, ANSWERS[type(question)][1](question))

@@ -6,8 +6,8 @@ Here there is no index: a file per kernel and signature, whose name says all tha
 checksum covers that name. It is moved into place when it is complete. A file with anything wrong counts as absent, and
 a kernel that cannot be kept runs all the same. NUMBA_DEBUG_CACHE=1 prints what becomes of each file.
 
-The digest of the source covers the file a kernel stands in and this one, not what that file imports: a function that is
-compiled into a kernel has to stand in the kernel's file.
+The digest of the source covers all files of the folder that a kernel stands in and this one, not what they import from
+elsewhere: a function that is compiled into a kernel has to stand beside it.
 """
 
 # mypy: disable-error-code="attr-defined, no-untyped-call"
@@ -86,7 +86,9 @@ def folders(source: Path) -> list[Folder]:
 
 
 def source_digest(source: Path) -> str:
-    return hashlib.sha256(source.read_bytes() + Path(__file__).read_bytes()).hexdigest()[:16]
+    """Of all sources beside it: a kernel is made of what it imports from there, which Numba pastes in."""
+    sources = sorted(source.parent.glob("*.py"))
+    return hashlib.sha256(b"".join(x.read_bytes() for x in (*sources, Path(__file__)))).hexdigest()[:16]
 
 
 class KernelCache(_Cache):

@@ -20,7 +20,7 @@ def unavailable() -> str | None:
             reason = "pip install numba"
         else:
             import_module(f"{__package__}.kernels")
-            import_module(f"{__package__}.box_kernels")
+            import_module(f"{__package__}.kernels.boxes")
             if not import_module("numba").config.DISABLE_JIT:
                 return None
             reason = "NUMBA_DISABLE_JIT is set, and uncompiled they are wrong"

@@ -1,4 +1,4 @@
-"""Errors in order, by the fused engine: the kernels make the histogram and apply the table, `ranking.py` is between.
+"""Errors in order: the kernels make the histogram and apply the table, `plain/order.py` is between.
 
 Each thread counts in a histogram of its own. The counts are whole numbers, weights included, so that their sum is the
 same however the work was shared out.
@@ -39,7 +39,8 @@ def refuses(question: Order) -> str | None:
 def ranked(question: Order) -> tuple[Tensor, Tensor]:
     """The losses and the weight of the foreground, per group and class (G, C)."""
     problem, factor = question.problem, _factor(question)
-    losses, foreground = _Ranked.apply(problem.logits, problem, question.ranking, question.images, factor)
+    told = problem.logits, problem, question.ranking, question.images, factor
+    losses, foreground = _Ranked.apply(*told)  # type: ignore[no-untyped-call]
     return losses, foreground
 
 

@@ -14,7 +14,7 @@ from ..plain.overlap import overlap as plain_overlap
 from .compiling import compiling
 from .sums import _fresh, _pool
 
-FIELDS = tuple(Boxes.__annotations__)  # in the order of the numbers in box_kernels.py
+FIELDS = tuple(Boxes.__annotations__)  # in the order of the numbers in kernels/boxes.py
 _ALONE = 1 << 17  # boxes below which another thread costs more than it saves
 
 
@@ -36,7 +36,7 @@ def refuses(question: Overlap) -> str | None:
 def overlap(question: Overlap) -> Boxes:
     """The fields that were asked for."""
     wanted = tuple(sorted(question.reads, key=FIELDS.index))
-    rows = _Fields.apply(question.prediction, question.target, wanted)
+    rows = _Fields.apply(question.prediction, question.target, wanted)  # type: ignore[no-untyped-call]
     return Boxes(dict(zip(wanted, rows, strict=True)))
 
 
@@ -45,7 +45,7 @@ class _Fields(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
-        from . import box_kernels as k
+        from .kernels import boxes as k
 
         ctx.save_for_backward(a, b)
         ctx.wanted = wanted
@@ -55,7 +55,7 @@ class _Fields(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        from . import box_kernels as k
+        from .kernels import boxes as k
 
         saved: tuple[Tensor, Tensor] = ctx.saved_tensors
         a, b = saved
@@ -79,7 +79,7 @@ def _numbers(wanted: tuple[str, ...]) -> Any:
 
 def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     """All boxes, on as many threads as torch uses."""
-    from . import box_kernels as k
+    from .kernels import boxes as k
 
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4

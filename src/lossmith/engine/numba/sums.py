@@ -72,7 +72,7 @@ def refuses(question: Pass | Order) -> str | None:
 def measured(question: Pass) -> Measured:
     """The sums a problem asks for, differentiable with respect to its logits."""
     problem, want = question.problem, question.want
-    n, t, tt, span, u, label, weight, complete, *found = _Sums.apply(problem.logits, problem, want)
+    n, t, tt, span, u, label, weight, complete, *found = _Sums.apply(problem.logits, problem, want)  # type: ignore[no-untyped-call]
     known = dict(zip(_rows(problem, want), found, strict=True))
     sums = {name: value for name, value in known.items() if isinstance(name, str) and name != "spread"}
     return Measured(
@@ -126,7 +126,7 @@ class _Sums(torch.autograd.Function):
             n, t, tt = table[:, k.N], table[:, k.T], table[:, k.TT]
         low, high = limits[:, 0].min().item(), limits[:, 1].max().item()
         unweighted = problem.weight is None and problem.sample is None
-        complete = unweighted and bool((n == job.grid.pixels).all())
+        complete = unweighted and logits.numel() > 0 and bool((n == job.grid.pixels).all())
         pixels: tuple[Any, ...] = (None, None, None)
         if want.u:
             pixels = (u, problem.labels.target, problem.labels.weight)
@@ -179,7 +179,7 @@ def _by_torch(
 ) -> Tensor:
     """The same gradient by the plain engine, which autograd can follow further."""
     found = plain.measured(Pass(problem, want._replace(labels=True)))
-    known = {**found.sums.known, **found.curves, "spread": found.spread}
+    known: dict[Any, Any] = {**found.sums.known, **found.curves, "spread": found.spread}
     pairs = [(known[name], g) for name, g in upstream.items() if g is not None]
     if upstream_u is not None:
         pairs.append((found.events[0].u, upstream_u))

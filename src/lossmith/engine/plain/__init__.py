@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from ..contract import Field, MapSums, Order, Overlap, Pass, Question, Residuals, Scores
 from .field import probabilities
@@ -12,6 +12,8 @@ from .order import ranked
 from .overlap import overlap
 from .scores import answers, residuals
 from .sums import measured
+
+T = TypeVar("T")
 
 ANSWERS: dict[type, Callable[[Any], Any]] = {
     Pass: measured,
@@ -24,11 +26,11 @@ ANSWERS: dict[type, Callable[[Any], Any]] = {
 }
 
 
-def refuses(question: Question) -> str | None:
+def refuses(question: Question[Any]) -> str | None:
     """Nothing."""
     return None
 
 
-def answer(question: Question) -> Any:
+def answer(question: Question[T]) -> T:
     """The answer to any question."""
-    return ANSWERS[type(question)](question)
+    return cast(T, ANSWERS[type(question)](question))

@@ -76,7 +76,7 @@ def add_spread(result: Measured, u: Tensor, weight: Tensor | None) -> None:
 
 
 def _errors(want: Want, no: Tensor, yes: Tensor, p: Tensor, miss: Tensor) -> dict[str, Tensor]:
-    found = {}
+    found: dict[str, Tensor] = {}
     if want.errors:
         found |= {"fp": total(no * p), "fn": total(yes * miss)}
     if want.squares:

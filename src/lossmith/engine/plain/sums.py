@@ -34,7 +34,8 @@ def measured(question: Pass) -> Measured:
         found = _of_labels(z, target, weight, want)
     else:
         found = several.of_shares(z, target, weight, want)
-    found.span, found.complete = span, weight is None and can_look(z)
+    found.span = span
+    found.complete = weight is None and problem.sample is None and can_look(z) and z.numel() > 0
     if not want.u:
         found.events, found.every, found.weight = [], [], None
         return found

@@ -1,4 +1,4 @@
-"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `boxes.py` says what they are.
+"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `plain/overlap.py` says what they are.
 
 Boxes are worked on in blocks of 256. A block is turned into rows of one coordinate each in flat scratch that stays in
 the L1 cache, and each field is one small loop over these rows: with fixed distances between rows and a fixed length,
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from .cache import kernel
+from ..cache import kernel
 
 LANES = L = 256
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate
@@ -26,17 +26,17 @@ ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-37)
 
 
 @njit(**INNER)
-def positive(x):  # type: ignore[no-untyped-def]
+def positive(x):
     return ZERO if x < TINY else x
 
 
 @njit(**INNER)
-def sign(x):  # type: ignore[no-untyped-def]
+def sign(x):
     return ONE if x > ZERO else (-ONE if x < ZERO else ZERO)
 
 
 @njit(**INNER)
-def over(a, b):  # type: ignore[no-untyped-def]
+def over(a, b):
     """a / b, and 0 where b is 0."""
     nothing = abs(b) < TINY
     quotient = a / (ONE if nothing else b)
@@ -44,29 +44,29 @@ def over(a, b):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def shared(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def shared(low, high, other_low, other_high):
     """The common part of two intervals, negative where there is a gap."""
     return (high if high < other_high else other_high) - (low if low > other_low else other_low)
 
 
 @njit(**INNER)
-def around(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def around(low, high, other_low, other_high):
     return (high if high > other_high else other_high) - (low if low < other_low else other_low)
 
 
 @njit(**INNER)
-def hull(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def hull(low, high, other_low, other_high):
     size, centres = around(low, high, other_low, other_high), abs(shift(low, high, other_low, other_high))
     return positive(centres if size < centres else size)
 
 
 @njit(**INNER)
-def shift(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def shift(low, high, other_low, other_high):
     return ((low - other_low) + (high - other_high)) * HALF
 
 
 @njit(**INNER)
-def pulls(size, common, whole, centre, low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def pulls(size, common, whole, centre, low, high, other_low, other_high):
     """From the gradients of an axis' size, common part, hull and shift to those of its two coordinates.
 
     An edge that is in the common part is not in the hull; where two coincide, half of each.
@@ -86,7 +86,7 @@ def pulls(size, common, whole, centre, low, high, other_low, other_high):  # typ
 
 
 @njit(**INNER)
-def areas(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def areas(x1, y1, x2, y2, left, top, right, bottom):
     """Sizes and common parts of both axes; U − I and U."""
     w, h, other_w, other_h = positive(x2 - x1), positive(y2 - y1), positive(right - left), positive(bottom - top)
     iw, ih = positive(shared(x1, x2, left, right)), positive(shared(y1, y2, top, bottom))
@@ -95,19 +95,19 @@ def areas(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-
 
 
 @njit(**INNER)
-def lack(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def lack(x1, y1, x2, y2, left, top, right, bottom):
     _, _, _, _, _, _, missed, union = areas(x1, y1, x2, y2, left, top, right, bottom)
     return ONE if abs(union) < TINY else over(missed, union)
 
 
 @njit(**INNER)
-def iou(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def iou(x1, y1, x2, y2, left, top, right, bottom):
     _, _, _, _, iw, ih, _, union = areas(x1, y1, x2, y2, left, top, right, bottom)
     return over(iw * ih, union)
 
 
 @njit(**INNER)
-def iou_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def iou_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     w, h, _, _, iw, ih, _, union = areas(x1, y1, x2, y2, left, top, right, bottom)
     share = over(iw * ih, union)
     g = over(g, union)
@@ -117,12 +117,12 @@ def iou_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-un
 
 
 @njit(**INNER)
-def lack_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def lack_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     return iou_pull(-g, x1, y1, x2, y2, left, top, right, bottom)
 
 
 @njit(**INNER)
-def spare(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def spare(x1, y1, x2, y2, left, top, right, bottom):
     w, h, other_w, other_h, iw, ih, _, _ = areas(x1, y1, x2, y2, left, top, right, bottom)
     cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     a, b, c, d = w - iw, other_w - iw, h - ih, other_h - ih
@@ -132,7 +132,7 @@ def spare(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-
 
 
 @njit(**INNER)
-def spare_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def spare_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     """1 − U/A."""
     w, h, _, _, iw, ih, _, union = areas(x1, y1, x2, y2, left, top, right, bottom)
     cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
@@ -143,14 +143,14 @@ def spare_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-
 
 
 @njit(**INNER)
-def drift(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def drift(x1, y1, x2, y2, left, top, right, bottom):
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
     cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     return over(dx * dx + dy * dy, cw * cw + ch * ch)
 
 
 @njit(**INNER)
-def drift_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def drift_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
     cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     diagonal = cw * cw + ch * ch
@@ -161,7 +161,7 @@ def drift_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-
 
 
 @njit(**INNER)
-def angle(w, h):  # type: ignore[no-untyped-def]
+def angle(w, h):
     """atan(w / h) for sizes, 0 for a point: atan of the smaller over the larger, by its series about 0 or tan(π/8)."""
     small, large = (w, h) if w < h else (h, w)
     t = over(small, large)
@@ -179,12 +179,12 @@ def angle(w, h):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def turn(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def turn(x1, y1, x2, y2, left, top, right, bottom):
     return angle(positive(right - left), positive(bottom - top)) - angle(positive(x2 - x1), positive(y2 - y1))
 
 
 @njit(**INNER)
-def turn_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def turn_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     w, h = positive(x2 - x1), positive(y2 - y1)
     g = over(g, w * w + h * h)
     low_x, high_x = pulls(-g * h, ZERO, ZERO, ZERO, x1, x2, left, right)
@@ -193,7 +193,7 @@ def turn_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-u
 
 
 @njit(**INNER)
-def saturated(x):  # type: ignore[no-untyped-def]
+def saturated(x):
     """1 − e^−x for x in [0, 2]: of x/4 by its polynomial of best fit, then 1 − (1 − m)² twice: nothing cancels."""
     y = x * np.float32(0.25)
     m = np.float32(-0.0011234042) * y + np.float32(0.0081896136)
@@ -206,7 +206,7 @@ def saturated(x):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def detour(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def detour(x1, y1, x2, y2, left, top, right, bottom):
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
     rx, ry = over(dx, hull(x1, x2, left, right)), over(dy, hull(y1, y2, top, bottom))
     steep = TWO - over(TWO * abs(dx) * abs(dy), dx * dx + dy * dy)
@@ -214,7 +214,7 @@ def detour(x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped
 
 
 @njit(**INNER)
-def detour_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no-untyped-def]
+def detour_pull(g, x1, y1, x2, y2, left, top, right, bottom):
     dx, dy = shift(x1, x2, left, right), shift(y1, y2, top, bottom)
     cw, ch = hull(x1, x2, left, right), hull(y1, y2, top, bottom)
     rx, ry, size = over(dx, cw), over(dy, ch), dx * dx + dy * dy
@@ -231,26 +231,26 @@ def detour_pull(g, x1, y1, x2, y2, left, top, right, bottom):  # type: ignore[no
 
 
 @njit(**INNER)
-def grown(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def grown(low, high, other_low, other_high):
     more = positive(high - low) - positive(other_high - other_low)
     return over(more, hull(low, high, other_low, other_high))
 
 
 @njit(**INNER)
-def grown_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def grown_pull(g, low, high, other_low, other_high):
     whole = hull(low, high, other_low, other_high)
     g, share = over(g, whole), over(positive(high - low) - positive(other_high - other_low), whole)
     return pulls(g, ZERO, -g * share, ZERO, low, high, other_low, other_high)
 
 
 @njit(**INNER)
-def shape(low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def shape(low, high, other_low, other_high):
     size, other = positive(high - low), positive(other_high - other_low)
     return saturated(over(abs(size - other), size if size > other else other))
 
 
 @njit(**INNER)
-def shape_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped-def]
+def shape_pull(g, low, high, other_low, other_high):
     size, other = positive(high - low), positive(other_high - other_low)
     larger = size if size > other else other
     misfit = over(abs(size - other), larger)
@@ -260,7 +260,7 @@ def shape_pull(g, low, high, other_low, other_high):  # type: ignore[no-untyped-
 
 
 @njit(**INNER)
-def each(field, s):  # type: ignore[no-untyped-def]
+def each(field, s):
     for i in range(LANES):
         s[VALUE * L + i] = field(
             s[i], s[L + i], s[2 * L + i], s[3 * L + i], s[4 * L + i], s[5 * L + i], s[6 * L + i], s[7 * L + i]
@@ -268,13 +268,13 @@ def each(field, s):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def along(field, s, axis):  # type: ignore[no-untyped-def]
+def along(field, s, axis):
     for i in range(LANES):
         s[VALUE * L + i] = field(s[axis * L + i], s[(axis + 2) * L + i], s[(axis + 4) * L + i], s[(axis + 6) * L + i])
 
 
 @njit(**INNER)
-def each_pull(pull, s):  # type: ignore[no-untyped-def]
+def each_pull(pull, s):
     for i in range(LANES):
         a, b, c, d = pull(
             s[VALUE * L + i],
@@ -294,7 +294,7 @@ def each_pull(pull, s):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def along_pull(pull, s, axis):  # type: ignore[no-untyped-def]
+def along_pull(pull, s, axis):
     for i in range(LANES):
         a, b = pull(
             s[VALUE * L + i], s[axis * L + i], s[(axis + 2) * L + i], s[(axis + 4) * L + i], s[(axis + 6) * L + i]
@@ -304,7 +304,7 @@ def along_pull(pull, s, axis):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def spread(boxes, count, s, row):  # type: ignore[no-untyped-def]
+def spread(boxes, count, s, row):
     for i in range(count):
         s[row * L + i] = boxes[4 * i]
         s[(row + 1) * L + i] = boxes[4 * i + 1]
@@ -313,7 +313,7 @@ def spread(boxes, count, s, row):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def load(s, a, b, at, count):  # type: ignore[no-untyped-def]
+def load(s, a, b, at, count):
     """A block of boxes as rows of coordinates."""
     spread(a[4 * at : 4 * (at + count)], count, s, X1)
     spread(b[4 * at : 4 * (at + count)], count, s, LEFT)
@@ -323,7 +323,7 @@ def load(s, a, b, at, count):  # type: ignore[no-untyped-def]
 
 
 @kernel(**KERNEL)
-def fields(begin, end, s, numbers, a, b, out):  # type: ignore[no-untyped-def]
+def fields(begin, end, s, numbers, a, b, out):
     """The fields of boxes `begin` to `end`: row k of `out` holds field `numbers[k]`."""
     boxes = len(a) // 4
     for at in range(begin, end, LANES):
@@ -357,7 +357,7 @@ def fields(begin, end, s, numbers, a, b, out):  # type: ignore[no-untyped-def]
 
 
 @kernel(**KERNEL)
-def gradient(begin, end, s, numbers, a, b, upstream, out):  # type: ignore[no-untyped-def]
+def gradient(begin, end, s, numbers, a, b, upstream, out):
     """Σ upstream · ∂field/∂prediction over the fields, for boxes `begin` to `end`; `out` is laid out like the boxes."""
     boxes = len(a) // 4
     for at in range(begin, end, LANES):

@@ -1,0 +1,220 @@
+"""Errors in order: a histogram, and what a table charges for it. `plain/order.py` has the mathematics."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from ..cache import kernel
+from .layout import (
+    FAST,
+    GROUP,
+    HALF,
+    HIT,
+    INNER,
+    KERNEL,
+    LABEL,
+    LANES,
+    LIVE,
+    LOGIT,
+    MISS,
+    ONE,
+    OWN,
+    OWN_PUSH,
+    PUSH,
+    SCALE,
+    SLOPE,
+    TARGET,
+    TWO,
+    VALUE,
+    WEIGHT,
+    ZERO,
+    P,
+    Q,
+)
+from .pixels import block_of, clear_ignored, load_labels, load_rows, load_weights, share_of, store
+from .sigmoid import chances, load_channel
+from .softmax import exponentiate, finish_pixels
+
+
+@njit(**FAST)
+def find_slots(slots, scale, inside, errors, places, groups):
+    """Slot 0 for 0 and below, 1 + the nearest level, the last for NaN; those of foreground follow those of background.
+
+    `inside` is 1 for foreground, 0 for background.
+    """
+    bound, half = np.float32(slots.bins + 2), np.float32(slots.bins + 3)
+    for i in range(GROUP * groups):
+        e = errors[i]
+        x = e * scale + np.float32(1.5)
+        x = x if x < bound else bound
+        places[i] = np.int32(ZERO if e <= 0 else x) + np.int32(half * inside[i])
+
+
+@njit(**FAST)
+def count_weights(weight, factor, amounts, groups):
+    """Weights as whole numbers: their sums do not depend on the order, nor on the number of threads."""
+    for i in range(GROUP * groups):
+        amounts[i] = np.int64(weight[i] * factor)
+
+
+@njit(**FAST)
+def add_to_slots(histogram, places, amounts, groups):
+    for i in range(GROUP * groups):
+        histogram[np.uint32(places[i])] += amounts[i]
+
+
+@njit(**FAST)
+def look_up(table, places, out, groups):
+    for i in range(GROUP * groups):
+        out[i] = table[np.uint32(places[i])]
+
+
+@njit(**FAST)
+def load_chances(known, grid, logits, block, rows, lane):
+    """rows: exps of the classes, 0 for the label; SCALE makes them p; HIT, MISS: p and 1 − p of the label."""
+    load_weights(known, grid, block, lane[WEIGHT])
+    ignored = load_labels(known, grid, block, lane)
+    load_rows(logits, block, rows, lane, ignored)
+    exponentiate(rows, lane, block.groups)
+    finish_pixels(lane, block.groups)
+
+
+@njit(**FAST)
+def class_errors(lane, row, mine, groups):
+    """VALUE = |r − p| and TARGET = r of a class under a softmax."""
+    for i in range(GROUP * groups):
+        p, miss, hit = row[i] * lane[SCALE, i], lane[MISS, i], lane[LABEL, i] == mine
+        lane[VALUE, i] = miss if hit else p
+        lane[TARGET, i] = ONE if hit else ZERO
+
+
+@kernel(**KERNEL)
+def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots):
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_chances(known, grid, logits, block, rows[0], lane)
+            count_weights(lane[WEIGHT], slots.factor[image], amounts, block.groups)
+            for c in range(grid.channels):
+                class_errors(lane, rows[0, c], np.float32(c), block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                add_to_slots(histogram[g, c], places, amounts, block.groups)
+
+
+@kernel(**KERNEL)
+def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots, table, out):
+    """∂/∂z_k = p_k (q_k − Σ p q), where q is what the table charges: for the label − that, and without cancellation."""
+    p, q = rows[0], rows[1]
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            lanes = GROUP * block.groups
+            load_chances(known, grid, logits, block, p, lane)
+            for i in range(lanes):
+                lane[INNER, i] = ZERO
+                lane[OWN, i] = ZERO
+                lane[WEIGHT, i] *= slots.factor[image]
+            for c in range(grid.channels):
+                class_errors(lane, p[c], np.float32(c), block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                look_up(table[g, c], places, q[c], block.groups)
+                for i in range(lanes):
+                    p[c, i] *= lane[SCALE, i]  # 0 for the label
+                    lane[INNER, i] += p[c, i] * q[c, i]
+                for i in range(lanes):
+                    lane[OWN, i] += lane[TARGET, i] * q[c, i]
+            for i in range(lanes):
+                own, weight = lane[OWN, i], lane[WEIGHT, i]
+                lane[PUSH, i] = lane[INNER, i] - lane[HIT, i] * own
+                lane[OWN_PUSH, i] = -weight * lane[HIT, i] * (own * lane[MISS, i] + lane[INNER, i])
+            for c in range(grid.channels):
+                mine = np.float32(c)
+                for i in range(lanes):
+                    own, other = lane[OWN_PUSH, i], p[c, i] * lane[WEIGHT, i] * (q[c, i] - lane[PUSH, i])
+                    q[c, i] = own if lane[LABEL, i] == mine else other
+                store(out, block, c, q[c])
+
+
+@njit(**FAST)
+def channel_errors(hinge, lane, groups):
+    """VALUE = |r − p| or 1 − z (2r − 1), SLOPE = its derivative by the logit, TARGET = 1 from r = ½ on."""
+    if hinge:
+        for i in range(GROUP * groups):
+            side = TWO * lane[TARGET, i] - ONE
+            lane[VALUE, i] = ONE - lane[LOGIT, i] * side
+            lane[SLOPE, i] = -side
+    else:
+        chances(lane, groups)
+        for i in range(GROUP * groups):
+            r = lane[TARGET, i]
+            difference = (ONE - r) * lane[P, i] - r * lane[Q, i]
+            slope = lane[P, i] * lane[Q, i]
+            lane[VALUE, i] = abs(difference)
+            lane[SLOPE, i] = slope if difference > 0 else -slope
+    for i in range(GROUP * groups):
+        lane[TARGET, i] = ONE if lane[TARGET, i] >= HALF else ZERO
+
+
+@kernel(**KERNEL)
+def largest_errors(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, largest):
+    """Of a hinge, per chunk and channel; at least 0, NaN left out."""
+    top = rows[0]
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        top[:] = ZERO
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(True, lane, block.groups)
+                clear_ignored(lane[LIVE], lane[VALUE], block.groups)
+                for i in range(GROUP * block.groups):
+                    before, e = top[c, i], lane[VALUE, i]
+                    top[c, i] = e if e > before else before
+        for c in range(grid.channels):
+            for i in range(LANES):
+                largest[chunk, c] = max(largest[chunk, c], top[c, i])
+
+
+@kernel(**KERNEL)
+def sigmoid_histogram(
+    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots
+):
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(hinge, lane, block.groups)
+                count_weights(lane[LIVE], slots.factor[image], amounts, block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                add_to_slots(histogram[g, c], places, amounts, block.groups)
+
+
+@kernel(**KERNEL)
+def sigmoid_charge(
+    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots, table, out
+):
+    for chunk in range(start, stop):
+        image, first, end = share_of(grid, chunk)
+        g = image if slots.per_image else 0
+        for begin in range(first, end, LANES):
+            block = block_of(image, begin, end)
+            load_weights(known, grid, block, lane[WEIGHT])
+            for c in range(grid.channels):
+                load_channel(grid, logits, known, block, c, one_vs_rest, lane)
+                channel_errors(hinge, lane, block.groups)
+                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                look_up(table[g, c], places, lane[VALUE], block.groups)
+                for i in range(GROUP * block.groups):
+                    lane[LOGIT, i] = lane[VALUE, i] * lane[SLOPE, i] * (lane[LIVE, i] * slots.factor[image])
+                store(out, block, c, lane[LOGIT])
