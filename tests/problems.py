@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
+from lossmith.bounds import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, PositiveWeight, Spacing
 from lossmith.losses.dense import ClassLoss, Dense
 from lossmith.names import SHARED
-from lossmith.settings import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, PositiveWeight, Spacing
 
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255

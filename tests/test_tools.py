@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.settings import Bounds, Classes, ClassPairs, Spacing
+from lossmith.bounds import Bounds, Classes, ClassPairs, Spacing
 from problems import PAIRS, arguments, by_pair, labels_of, logits_of
 
 CATALOGUE = ls.catalogue()

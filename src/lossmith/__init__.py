@@ -28,7 +28,6 @@ from .losses.pixel import (
     FocalLoss,
     PowerCrossEntropyLoss,
     QuadraticLoss,
-    WeightedCrossEntropyLoss,
 )
 from .losses.pixel_weighted import (
     BorderCrossEntropyLoss,
@@ -36,6 +35,7 @@ from .losses.pixel_weighted import (
     DistanceMapPenaltyLoss,
     OhemCrossEntropyLoss,
     TopKCrossEntropyLoss,
+    WeightedCrossEntropyLoss,
 )
 from .losses.region import (
     DiceLoss,

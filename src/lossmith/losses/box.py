@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import over, power
+from ..bounds import Fraction, NonNegative, Positive
 from ..engine.contract import Boxes
 from ..inputs.pair import Format, Pair
-from ..settings import Fraction, NonNegative, Positive
 from .element import ElementLoss
 
 _FLOOR = 1e-6  # an IoU, or an error of shape, below which logarithms and roots would have slopes without bound

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import ratio
+from ..bounds import Classes
 from ..engine.contract import Task, Want
 from ..inputs.batch import Batch, Reading
 from ..loss import Loss
-from ..settings import Classes
 
 
 class Dense(Loss):

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import power
+from ..bounds import NonNegative
 from ..engine import ask
 from ..engine.contract import Answers, Pass, Problem, Scores, Want
 from ..engine.plain.scores import mean_bin
 from ..engine.tensors import floating
 from ..inputs.heads import EdgePair, ScorePair, check_logits
-from ..settings import NonNegative
 from .element import ElementLoss
 
 

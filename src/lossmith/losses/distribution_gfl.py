@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..bounds import NonNegative
 from ..box import decode_distances, encode_distances
 from ..engine import ask
 from ..engine.contract import Overlap
@@ -16,7 +17,6 @@ from ..engine.plain.scores import chance
 from ..engine.tensors import floating
 from ..inputs.heads import check_logits
 from ..loss import Loss, Weight
-from ..settings import NonNegative
 from .box import BoxLoss, GIoULoss
 from .distribution import DistributionFocalLoss, QualityFocalLoss, integral
 

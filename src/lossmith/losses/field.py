@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..adjacency import forbidden_pairs
 from ..arithmetic import power, ratio
+from ..bounds import ClassPairs, NonNegative, Window
 from ..engine.contract import Want
 from ..engine.tensors import product
 from ..inputs.batch import Batch
-from ..settings import ClassPairs, NonNegative, Window
 from .dense import ClassLoss, Dense, picked
 
 

@@ -14,9 +14,9 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..arithmetic import ratio
+from ..bounds import NonNegative, Spacing
 from ..distance import zero_ring
 from ..inputs.batch import Batch
-from ..settings import NonNegative, Spacing
 from .dense import ClassLoss, picked
 
 

@@ -1,4 +1,4 @@
-"""Pixel losses that choose or weigh their pixels: the hardest, those at a boundary, those by their distance to it.
+"""Pixel losses that choose or weigh their pixels: the rare, the hardest, those at a boundary, those by their distance.
 
 What is chosen is a constant to the gradient.
 """
@@ -13,11 +13,61 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..bounds import Bounds, Count, Fraction, NonNegative, Percent, Positive, Spacing, Window
+from ..engine.contract import Want
 from ..engine.curves import CROSS_ENTROPY
 from ..engine.tensors import can_look, indices
 from ..inputs.batch import Batch
-from ..settings import Count, Fraction, NonNegative, Percent, Positive, Spacing, Window
 from .pixel import PixelLoss, Table
+
+
+class WeightedCrossEntropyLoss(PixelLoss):
+    """Weighted cross-entropy: positives weighted by how rare the model thinks they are.
+
+    −(1/N) Σ [w r ln p + (1 − r) ln(1 − p)], w = (N − Σ p) / Σ p per image; several exclusive classes: label c costs
+    w_c u with w_c = (N − Σ p_c) / Σ p_c, another function than the binary one even at C = 2. w is a constant to the
+    gradient: differentiated, the loss could be lowered by predicting more of everything. It divides by N, not by Σ w.
+
+    Args:
+        weight_from: "prediction" (the paper), or "target": w = (N − Σ r) / Σ r.
+        clamp: bounds of w, also of a class that is absent or fills the image.
+
+    Range: [0, ∞): 0 when perfect, unbounded at worst.
+    Limits: with weight_from="prediction" the weight follows the model, not the data: it balances nothing by itself.
+    Paper: Sudre et al. 2017, arXiv 1707.03237.
+
+    >>> import torch, lossmith as ls
+    >>> p, target = torch.tensor([[[0.9, 0.6, 0.2, 0.1]]]), torch.tensor([[1, 1, 0, 0]])
+    >>> round(ls.WeightedCrossEntropyLoss()(p.logit(), target).item(), 4)
+    0.2704
+    """
+
+    name = "wce"
+    range = (0.0, math.inf)
+    paper = "Sudre et al. 2017, arXiv 1707.03237"
+    without: ClassVar[dict[str, str]] = {"class_weight": "its weights are its point"}
+    weight_from: Literal["prediction", "target"] = "prediction"
+    clamp: Bounds = (1e-3, 1e3)
+
+    def wants(self) -> Want:
+        predicted = self.weight_from == "prediction"
+        return super().wants() | Want(labels=True, errors=predicted and self.by_label)
+
+    def curves(self, batch: Batch | None) -> Table:
+        return [(CROSS_ENTROPY, 1.0 if batch is None else self._price(batch))]
+
+    def _price(self, batch: Batch) -> Tensor:
+        s = batch.sums
+        if self.weight_from == "target":
+            size = s.t
+        elif "fp" in s.known:
+            size = s.t - s.fn + s.fp
+        else:
+            size = batch.over_pixels(batch.field if batch.mass is None else batch.field * batch.mass)
+        rest = (s.n - size).detach()
+        size = size.detach()
+        w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)
+        return w if batch.softmax else torch.stack([torch.ones_like(w), w], 2)
 
 
 class HardestLoss(PixelLoss):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import power, ratio
+from ..bounds import Fraction, NonNegative, Positive
 from ..engine.contract import Sums, Task, Want
 from ..inputs.batch import Batch
-from ..settings import Fraction, NonNegative, Positive
 from .dense import ClassLoss, picked
 
 

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ..bounds import NonNegative
 from ..engine import ask
 from ..engine.contract import Residuals
 from ..inputs.pair import Pair
-from ..settings import NonNegative
 from .element import ElementLoss
 
 

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from ..bounds import Levels
 from ..engine.contract import Ranking, Task
 from ..inputs.batch import Batch
-from ..settings import Levels
 from .dense import ClassLoss, picked
 
 

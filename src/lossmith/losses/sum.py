@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..arithmetic import power
+from ..bounds import BelowOne, Classes, Fraction, NonNegative, Positive
 from ..engine.contract import Sums
 from ..engine.curves import CROSS_ENTROPY, Focal
 from ..inputs.batch import Batch
 from ..loss import Loss, Weight
-from ..settings import BelowOne, Classes, Fraction, NonNegative, Positive
 from .dense import ClassLoss
 from .pixel import CrossEntropyLoss, FocalLoss, PixelLoss, PowerCrossEntropyLoss, Price, Table
 from .region import DiceLoss, LogDiceLoss, RegionLoss, TverskyLoss, missed
