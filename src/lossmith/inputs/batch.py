@@ -31,7 +31,7 @@ from ..engine.contract import (
 from ..engine.curves import Curve
 from ..engine.images import Images
 from ..engine.labels import hard_labels
-from ..engine.tensors import computed, indices, likeliest, recorded
+from ..engine.tensors import computed, indices, likeliest, recorded, wide
 from .fit import check_range, fit, split_weight
 from .maps import CHECKS
 from .partial import annotated_classes, merged
@@ -114,7 +114,7 @@ class Batch:
         self.measured: Measured = ask(Pass(self.problem, reading.want))
         check_range(who, self._given, self.measured.span)
         self.sums: Sums = self.measured.sums  # the per-class sums of each image, (N, C)
-        self.images = Images(None if sample is None else sample.to(self.sums.n))
+        self.images = Images(None if sample is None else wide(sample))
 
     # ---- sums of labels: (N, C) under a softmax, (N, C, 2) of no and yes under a sigmoid -----------------------------
 
@@ -127,7 +127,7 @@ class Batch:
         """The weight of the pixels with each label; (N, 1) where no loss asked for labels."""
         s = self.sums
         if self.softmax:
-            return s.known.get("t", s.n)
+            return s.t if "t" in s.known else s.n
         return torch.stack([s.n - s.t, s.t], 2)
 
     @Once

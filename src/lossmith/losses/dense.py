@@ -93,7 +93,9 @@ class ClassLoss(Dense):
         if self.reduction == "none":
             return losses
         if shares is None:  # every class of every group counts the same
-            return self.reduce(batch.images, losses.mean(1) if losses.ndim == 2 else losses, float(len(losses)))
+            if self.reduction == "sum" and losses.ndim == 2:
+                losses = losses.mean(1)
+            return self.reduce(batch.images, losses, losses.numel())
         if losses.ndim == 2:
             losses = ratio((losses * shares).sum(1), shares.sum(1))
         return self.reduce(batch.images, losses * groups, groups)

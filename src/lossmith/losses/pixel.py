@@ -63,16 +63,16 @@ class PixelLoss(Dense):
         if batch.denominator is not None and self.reduction != "mean":
             raise ValueError(f"{batch.who}: a denominator belongs to reduction='mean', not to {self.reduction!r}")
         counted = batch.label_price(self.class_weight, "class_weight")
+        weight: Tensor | float
         if not self.by_label:
             amount, weight = self.pixels(batch, counted)
             return self.reduce(batch.images, amount, weight, batch.denominator)
-        amount, of_labels = self.label_sums(batch), batch.label_weight
-        amount, of_labels = (x if counted is None else x * counted for x in (amount, of_labels))
-        amount = batch.images.weighed(amount)
+        amount = batch.images.weighed(_times(self.label_sums(batch), counted))
         if batch.measured.complete and counted is None:
-            share = 1 if batch.softmax else batch.n_classes
-            return self.reduce(batch.images, amount, float(batch.n_pixels * share), batch.denominator)
-        return self.reduce(batch.images, amount, batch.images.weighed(of_labels), batch.denominator)
+            weight = batch.n_pixels * (1 if batch.softmax else batch.n_classes)
+        else:
+            weight = batch.images.weighed(_times(batch.label_weight, counted))
+        return self.reduce(batch.images, amount, weight, batch.denominator)
 
     def label_sums(self, batch: Batch) -> Tensor:
         """Σ w ℓ per image and label."""

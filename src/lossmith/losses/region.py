@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..arithmetic import power, ratio
+from ..arithmetic import TINY, power, ratio
 from ..bounds import Fraction, NonNegative, Positive
 from ..engine.contract import Sums, Task, Want
 from ..inputs.batch import Batch
@@ -47,9 +47,10 @@ class RegionLoss(ClassLoss):
         )
 
 
-def missed(miss: Tensor, hit: Tensor) -> Tensor:
-    """1 − hit / (hit + miss), exact near perfection; 0 where there is neither."""
-    return ratio(miss, hit + miss)
+def missed(miss: Tensor, hit: Tensor, smooth: float = 0.0) -> Tensor:
+    """1 − (hit + ε) / (hit + ε + miss), exact near perfection; 0 where there is neither."""
+    total = hit + miss
+    return miss / (total + smooth) if smooth > TINY else ratio(miss, total)
 
 
 class DiceLoss(RegionLoss):
@@ -81,7 +82,7 @@ class DiceLoss(RegionLoss):
         return Want(errors=True, squares=self.squared)
 
     def formula(self, s: Sums) -> Tensor:
-        return missed(s.squared_error if self.squared else s.fp + s.fn, 2 * s.tp + self.smooth)
+        return missed(s.squared_error if self.squared else s.fp + s.fn, 2 * s.tp, self.smooth)
 
 
 class JaccardLoss(RegionLoss):
@@ -107,7 +108,7 @@ class JaccardLoss(RegionLoss):
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        return missed(s.fp + s.fn, s.tp + self.smooth)
+        return missed(s.fp + s.fn, s.tp, self.smooth)
 
 
 class TverskyLoss(RegionLoss):
@@ -137,7 +138,7 @@ class TverskyLoss(RegionLoss):
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        return missed(self.fp_weight * s.fp + self.fn_weight * s.fn, s.tp + self.smooth)
+        return missed(self.fp_weight * s.fp + self.fn_weight * s.fn, s.tp, self.smooth)
 
 
 class GeneralizedDiceLoss(RegionLoss):
@@ -232,7 +233,7 @@ class LogCoshDiceLoss(RegionLoss):
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        dice = missed(s.fp + s.fn, 2 * s.tp + self.smooth)
+        dice = missed(s.fp + s.fn, 2 * s.tp, self.smooth)
         return torch.log1p(2 * torch.sinh(dice / 2) ** 2)  # ln cosh, exact near 0
 
 

@@ -279,7 +279,7 @@ class UnifiedTversky(TverskyLoss, part="tversky"):
 
     def formula(self, s: Sums) -> Tensor:
         miss = (1 - self.delta) * s.fp + self.delta * s.fn
-        return missed(miss, s.tp + self.smooth)
+        return missed(miss, s.tp, self.smooth)
 
 
 def is_rare(batch: Batch, rare: Classes | None) -> Tensor:

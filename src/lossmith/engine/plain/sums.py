@@ -58,8 +58,7 @@ def _of_labels(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> 
     u, t, *found = measure(z, labels, weight, want)
     t = t if tracked or t is None else t.detach()  # saying so in the Function would mislead torch.compile
     if t is None:
-        n = z.new_full((len(z), 1), z.shape[2], dtype=wide(z[:0]).dtype) if weight is None else _total(weight)
-        result = Measured(Sums(n=n))
+        result = Measured(Sums() if weight is None else Sums(n=_total(weight)))
     else:
         n = t.sum(1, keepdim=True).expand_as(t)
         names = ("fp", "fn", "fp2", "fn2")
@@ -129,15 +128,6 @@ def cut(z: Tensor, *more: Tensor | None) -> Iterator[tuple[Any, ...]]:
         yield tuple(None if x is None else x[..., begin : begin + size] for x in (z, *more))
 
 
-def _odds(z: Tensor, labels: Tensor, weight: Tensor | None) -> tuple[Tensor, ...]:
-    """The logits in floating point, p of the label, the p of the others with 0 for the label, and their sum 1 − p."""
-    z, at = cleared(floating(z), weight), labels.unsqueeze(1)
-    p = z.softmax(1)
-    own = p.gather(1, at).squeeze(1)
-    others = put(0.0, labels, p)
-    return z, own, others, others.sum(1)
-
-
 def put(values: Tensor | float, labels: Tensor, out: Tensor) -> Tensor:
     """`out` with a value of every pixel at its label; in place where autograd and functional transforms are away."""
     seen = out, labels, values if isinstance(values, Tensor) else None
@@ -146,8 +136,16 @@ def put(values: Tensor | float, labels: Tensor, out: Tensor) -> Tensor:
     return put_in
 
 
+def _others(z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """p of the label, and the p of all classes with 0 for the label."""
+    p = z.softmax(1)
+    return p.gather(1, labels.unsqueeze(1)).squeeze(1), put(0.0, labels, p)
+
+
 def _forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tuple[Tensor | None, ...]:
-    z, own, others, miss = _odds(z, labels, weight)
+    z = cleared(floating(z), weight)
+    own, others = _others(z, labels)
+    miss = others.sum(1)
     u = _surprise_at(z, own, others, miss, labels) if want.u or want.curves else None
     curves = [] if u is None else [times(weight, curve(u)) for curve in want.curves]
     pixels: dict[str, Tensor] = {}
@@ -187,37 +185,38 @@ def _backward(
     curves: list[tuple[Curve, Tensor]],
     out: Tensor | None = None,
 ) -> Tensor:
-    """∂L/∂z, in `out` if it is given. With q = ∂L/∂p, h = ∂L/∂u and t the label, ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j) +
-    h (p_k − [k = t]); at k = t both parts are written with 1 − p_t = Σ_{j≠t} p_j, which does not cancel.
+    """∂L/∂z, in `out` if it is given. With q = ∂L/∂p, h = ∂L/∂u and t the label, ∂L/∂z_k = p_k (q_k − Σ_j p_j q_j + h)
+    for k ≠ t. They add up to 0 over k, which says what it is at t without 1 − p_t, which cancels.
     """
-    z, own, others, miss = _odds(z, labels, weight)
+    z = cleared(floating(z), weight)
+    own, others = _others(z, labels)
     fp, fn, fp2, fn2 = sums
-    u = None if all(curve.straight for curve, _ in curves) else _surprise_at(z, own, others, miss, labels)
+    if fn2 is not None or not all(curve.straight for curve, _ in curves):
+        miss = others.sum(1)
+        u = _surprise_at(z, own, others, miss, labels)
     for curve, g in curves:
-        pull = times(weight, g.gather(1, labels) if g.shape[1] == z.shape[1] else g)
-        h = _add(h, pull if u is None or curve.straight else pull * curve.slope(u))
-    q = inner = q_own = None
+        by_label = times(weight, g.gather(1, labels) if g.shape[1] == z.shape[1] else g)
+        h = _add(h, by_label if curve.straight else by_label * curve.slope(u))
+    q: Tensor | None = None  # per class
+    pull: Tensor | None = None  # −Σ p q, per pixel
     if fp is not None:
-        q, inner = fp.unsqueeze(2), product(fp.unsqueeze(1), others).squeeze(1)
+        q, pull = fp.unsqueeze(2), -product(fp.unsqueeze(1), others).squeeze(1)
     if fp2 is not None:
         push = 2 * fp2.unsqueeze(2) * others
-        q, inner = _add(q, push), _add(inner, (push * others).sum(1))
+        q, pull = _add(q, push), _add(pull, -(push * others).sum(1))
     if fn is not None:
-        q_own = -fn.gather(1, labels)
+        g_own = fn.gather(1, labels)
+        pull = own * g_own if pull is None else torch.addcmul(pull, own, g_own)
     if fn2 is not None:
-        q_own = _add(q_own, -2 * miss * fn2.gather(1, labels))
-    if inner is None and q_own is None:  # of the surprise alone
-        pull = torch.zeros_like(miss) if h is None else h
-        return torch.mul(put(-miss, labels, others), pull.unsqueeze(1), out=out)
-    inner = torch.zeros_like(miss) if inner is None else inner
-    q_own = torch.zeros_like(miss) if q_own is None else q_own
-    pull = -times(weight, torch.addcmul(inner, own, q_own))
-    mine = times(weight, own * (q_own * miss - inner))
-    if h is not None:
-        pull, mine = pull + h, mine - h * miss
-    pull = pull.unsqueeze(1)
-    factor = pull if q is None else torch.add(times(weight, q.expand_as(others)), pull, out=out)
-    return put(mine, labels, torch.mul(others, factor, out=out))
+        pull = _add(pull, 2 * own * miss * fn2.gather(1, labels))
+    pull = h if pull is None else _add(h, times(weight, pull))
+    if pull is None:
+        return torch.zeros_like(others)
+    factor = pull.unsqueeze(1)
+    if q is not None:
+        factor = torch.add(times(weight, q.expand_as(others)), factor, out=out)
+    gradient = torch.mul(others, factor, out=out)
+    return put(-gradient.sum(1), labels, gradient)
 
 
 def _add(total: Tensor | None, more: Tensor) -> Tensor:
