@@ -61,7 +61,7 @@ SURVIVORS: dict[str, str] = {
     " (line 18, column 28)": "with norm='max' only sides without distances are flat, which are masked",
     "DistanceMapPenaltyLoss.penalty: 0.0 -> 1.0 (line 18, column 64)": "the same",
     "EntropyLoss.pixels: 700.0 -> 701.0 (line 2, column 66)": "e^-700 is 0 beside anything",
-    "ForegroundCrossEntropy.price: price if batch.softmax else price.expand(batch.n_classes, 2) -> price"
+    "ForegroundCrossEntropy.price: price if batch.exclusive else price.expand(batch.n_classes, 2) -> price"
     " (line 4, column 11)": "broadcasting expands it as well",
     "CrossEntropyLoss.price: -1 -> 1 (line 10, column 52)": "of what has one axis, the new last one is the second",
     "FocalLoss.price: -1 -> 1 (line 14, column 43)": "the same",
@@ -72,7 +72,7 @@ SURVIVORS: dict[str, str] = {
     "KLDivergenceLoss.of_event: 0.0 -> 1.0 (line 5, column 91)": "is multiplied by its chance, 0",
     "KLDivergenceLoss.of_event: 1.0 -> 2.0 (line 5, column 79)": "stands in for a chance of 0 in a branch not taken",
     "NonAdjacencyLoss.value: 1 -> 2 (line 8, column 51)": "where there are no taps, 0 is divided",
-    "PowerCrossEntropyLoss.price: counts if batch.softmax else counts.expand(batch.n_classes, 2) -> counts"
+    "PowerCrossEntropyLoss.price: counts if batch.exclusive else counts.expand(batch.n_classes, 2) -> counts"
     " (line 10, column 17)": "broadcasting expands it as well",
     "PowerCrossEntropyLoss.price: 1.0 -> 2.0 (line 12, column 86)": "stands in for a count of 0 in a branch not taken",
     "WeightedCrossEntropyLoss.wants: self.weight_from == 'prediction' -> self.weight_from != 'prediction'"

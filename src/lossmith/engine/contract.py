@@ -89,7 +89,7 @@ class Problem:
         return self.target.ndim == self.logits.ndim - 1
 
     @property
-    def softmax(self) -> bool:
+    def exclusive(self) -> bool:
         """Whether one label wins at each pixel; otherwise every channel is a yes or no of its own."""
         return self.task == "multiclass"
 

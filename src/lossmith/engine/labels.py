@@ -18,11 +18,11 @@ def read(problem: Problem) -> Labels:
     z, given = problem.logits, problem.target
     top = 1
     if problem.hard:
-        top = z.shape[1] - problem.softmax  # label C of independent channels is none of them
+        top = z.shape[1] - problem.exclusive  # label C of independent channels is none of them
     target = given.to(computed(z)) if given.is_floating_point() and not problem.hard else given
     target = target if target.is_floating_point() else target.long()  # or a uint8 156 would equal −100
     target, weight, span = _counted(problem, target, top)
-    if problem.hard and not problem.softmax:
+    if problem.hard and not problem.exclusive:
         target = (target.unsqueeze(1) == indices(z.shape[1], target, target.ndim - 1)).long()
         weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     return Labels(target, weight, span)
@@ -37,7 +37,7 @@ def _counted(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor
     if unmarked and not low <= problem.ignore_index <= high and not math.isnan(low + high):
         return target if low >= 0 and high <= top else target.clamp(0, top), None, (low, high)  # the common case
 
-    over_classes = problem.softmax and target.ndim == problem.logits.ndim
+    over_classes = problem.exclusive and target.ndim == problem.logits.ndim
     valid = target != problem.ignore_index
     valid = valid.all(1) if over_classes else valid
     if problem.sample is not None:
@@ -78,7 +78,7 @@ def hard_labels(problem: Problem) -> tuple[Tensor, Tensor | None]:
     """One label for each pixel, and which of them count (None: all): (N, *S) under a softmax, (N, C, *S) of no and yes
     under a sigmoid. A soft target becomes its likeliest class, or a yes from one half on."""
     target, valid = problem.labels.target, problem.labels.valid
-    if problem.softmax:
+    if problem.exclusive:
         target = target if problem.hard else likeliest(target).squeeze(1)
         return target if valid is None or problem.hard else target.masked_fill(~valid, 0), valid
     return (target >= 0.5).long() if target.is_floating_point() else (target > 0).long(), valid

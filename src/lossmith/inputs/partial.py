@@ -37,7 +37,7 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
     valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
     target = problem.target if problem.target.is_floating_point() else problem.target.long()
     space = [1] * len(problem.logits.shape[2:])
-    if not problem.softmax:
+    if not problem.exclusive:
         ignored = problem.ignore_index
         if problem.hard:
             target, ignored = target.unsqueeze(1), NO_LABEL

@@ -69,7 +69,7 @@ class PixelLoss(Dense):
             return self.reduce(batch.images, amount, weight, batch.denominator)
         amount = batch.images.weighed(_times(self.label_sums(batch), counted))
         if batch.measured.complete and counted is None:
-            weight = batch.n_pixels * (1 if batch.softmax else batch.n_classes)
+            weight = batch.n_pixels * (1 if batch.exclusive else batch.n_classes)
         else:
             weight = batch.images.weighed(_times(batch.label_weight, counted))
         return self.reduce(batch.images, amount, weight, batch.denominator)
@@ -172,7 +172,7 @@ class CrossEntropyLoss(PixelLoss):
     def spread_price(self, batch: Batch | None) -> Price:
         if self.pos_weight is None or batch is None:
             return None if self.pos_weight is None else 1.0
-        if batch.softmax:
+        if batch.exclusive:
             raise ValueError(
                 f"{batch.who}: pos_weight is for a yes or no in each channel; {batch.n_classes} classes that exclude "
                 "each other have class_weight, one factor per class"
@@ -214,7 +214,7 @@ class FocalLoss(PixelLoss):
     def _price(self, batch: Batch | None) -> Price:
         if self.alpha is None or batch is None:
             return None if self.alpha is None else 1.0
-        if batch.softmax:
+        if batch.exclusive:
             if not isinstance(self.alpha, Tensor):
                 raise ValueError(
                     f"{batch.who}: alpha={self.alpha!r} is one number, which weights the positives of a binary task; "
@@ -264,12 +264,12 @@ class PowerCrossEntropyLoss(PixelLoss):
         if self.frequencies is None:
             counts = batch.images.pooled(batch.images.weighed(batch.label_weight)).squeeze(0)
         else:
-            counts = self.frequencies.to(batch.sums.n)
+            counts = self.frequencies.to(batch.device, batch.dtype)
             if counts.shape != (batch.n_labels,):
                 raise ValueError(
                     f"{batch.who}: frequencies needs {batch.n_labels} numbers, one per label, got {counts.numel()}"
                 )
-            counts = counts if batch.softmax else counts.expand(batch.n_classes, 2)
+            counts = counts if batch.exclusive else counts.expand(batch.n_classes, 2)
         seen = counts > 0
         return torch.where(seen, counts.sum(-1, keepdim=True) / torch.where(seen, counts, 1.0), 0.0).sqrt()
 
@@ -345,12 +345,12 @@ class QuadraticLoss(PixelLoss):
 
     def label_sums(self, batch: Batch) -> Tensor:
         s = batch.sums
-        if batch.softmax:  # per class, not per label: nothing but their total is asked for
+        if batch.exclusive:  # per class, not per label: nothing but their total is asked for
             return (s.fp2 + s.fn2) * batch.shared_out(self._factor, s.fp2)
         return torch.stack([s.fp2, s.fn2], 2) * self._factor
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
-        if not batch.softmax:
+        if not batch.exclusive:
             return torch.expm1(-event.u).square()
         p, label = batch.field, event.label
         own = p[:, label] if isinstance(label, int) else p.gather(1, label.unsqueeze(1)).squeeze(1)

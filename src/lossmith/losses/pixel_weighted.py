@@ -67,7 +67,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
         rest = (s.n - size).detach()
         size = size.detach()
         w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)
-        return w if batch.softmax else torch.stack([torch.ones_like(w), w], 2)
+        return w if batch.exclusive else torch.stack([torch.ones_like(w), w], 2)
 
 
 class HardestLoss(PixelLoss):
@@ -273,9 +273,9 @@ class DistanceMapPenaltyLoss(PixelLoss):
     def penalty(self, batch: Batch) -> Tensor:
         """Φ, shaped like u."""
         distance, (labels, valid) = batch.distance(self.spacing), batch.labels
-        if batch.softmax:
+        if batch.exclusive:
             distance = distance.gather(1, labels.unsqueeze(1)).squeeze(1)
-        sides, maps = batch.n_labels, len(labels) * (1 if batch.softmax else batch.n_classes)
+        sides, maps = batch.n_labels, len(labels) * (1 if batch.exclusive else batch.n_classes)
         d = torch.where(valid, distance.abs(), 0.0).reshape(maps, math.prod(batch.space))
         side = labels.reshape(d.shape)
         deepest = d.new_zeros(len(d), sides).scatter_reduce(1, side, d, "amax")

@@ -28,7 +28,7 @@ def refuses(question: Order) -> str | None:
     problem = question.problem
     if plain.sorts(question):
         return "errors that are sorted: the kernels count them on levels"
-    if problem.softmax and not problem.hard:
+    if problem.exclusive and not problem.hard:
         return "errors in order of soft targets"
     strange = refuses_logits(question)
     if strange is None and _factor(question) is None:

@@ -28,7 +28,7 @@ def measured(question: Pass) -> Measured:
     target, weight, span = problem.labels
     z, target = flat(problem.logits, axes), flat(target, axes)
     weight = None if weight is None else flat(weight, axes)
-    if not problem.softmax:
+    if not problem.exclusive:
         found = several.of_channels(z, target, weight, want)
     elif problem.hard:
         found = _of_labels(z, target, weight, want)
@@ -39,7 +39,7 @@ def measured(question: Pass) -> Measured:
     if not want.u:
         found.events, found.every, found.weight = [], [], None
         return found
-    shape = problem.logits.shape[:1] + problem.logits.shape[2:] if problem.softmax else problem.logits.shape
+    shape = problem.logits.shape[:1] + problem.logits.shape[2:] if problem.exclusive else problem.logits.shape
     found.events, found.every = ([_shaped(event, shape) for event in some] for some in (found.events, found.every))
     found.weight = None if weight is None else weight.reshape(shape)
     return found
