@@ -60,7 +60,7 @@ def test_a_setting_that_is_assigned_holds_from_the_next_call():
 
 def test_labels_and_maps_are_made_once(monkeypatch):
     """Whatever the number of terms that look at them."""
-    from lossmith.engine import labels as reading
+    from lossmith.engine import problem as reading
     from lossmith.inputs import batch
 
     counts = {"read": 0, "distances": 0}

@@ -13,24 +13,10 @@ from torch import Tensor
 from .. import checks
 from ..distance import gaps, signed_distances
 from ..engine import ask
-from ..engine.contract import (
-    Error,
-    Event,
-    Field,
-    MapSums,
-    Measured,
-    Once,
-    Order,
-    Pass,
-    Problem,
-    Ranking,
-    Sums,
-    Task,
-    Want,
-)
+from ..engine.contract import Error, Event, Field, MapSums, Measured, Order, Pass, Ranking, Sums, Want
 from ..engine.curves import Curve
 from ..engine.images import Images
-from ..engine.labels import hard_labels
+from ..engine.problem import Once, Problem, Task, hard_labels
 from ..engine.tensors import computed, indices, likeliest, recorded, wide
 from .fit import check_range, fit, split_weight
 from .maps import CHECKS
@@ -315,12 +301,9 @@ class Batch:
         self._check_axes()
         if not self.space:
             return torch.full_like(labels, torch.inf, dtype=computed(self.problem.logits))
-        maps = gaps(
-            labels.reshape(-1, *self.space),
-            valid.reshape(-1, *self.space),
-            spacing,
-            double=self.problem.logits.dtype == torch.float64,
-        )
+        double = self.problem.logits.dtype == torch.float64
+        apart = labels.ndim - len(self.space) - 1
+        maps = gaps(labels.flatten(0, apart), valid.flatten(0, apart), spacing, double=double)
         return maps.reshape(labels.shape)
 
     def _check_axes(self) -> None:

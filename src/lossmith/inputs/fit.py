@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .. import checks
 from ..checks import shape
-from ..engine.contract import Problem, Task
-from ..engine.labels import SLACK
+from ..engine.problem import SLACK, Problem, Task
 from ..engine.tensors import can_look, wide
 
 

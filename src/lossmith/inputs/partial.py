@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import shape
-from ..engine.contract import Problem, Task
-from ..engine.labels import hard_labels, out_of_range
+from ..engine.problem import Problem, Task, hard_labels, out_of_range
 from ..engine.tensors import floating, indices
 
 NO_LABEL = -(2**31)  # marks what is ignored among yes and no, which any other number might be

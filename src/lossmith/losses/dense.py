@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..arithmetic import ratio
 from ..bounds import Classes
-from ..engine.contract import Task, Want
+from ..engine.contract import Want
+from ..engine.problem import Task
 from ..inputs.batch import Batch, Reading
 from ..loss import Loss
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..engine.contract import Event, Task, Want
+from ..engine.contract import Event, Want
 from ..engine.curves import CROSS_ENTROPY, Curve
+from ..engine.problem import Task
 from ..inputs.batch import Batch
 from .pixel import PixelLoss, Table
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient
-from ..contract import Order, Problem, Ranking, Want
+from ..contract import Order, Ranking, Want
 from ..images import Images
 from ..plain import order as plain
+from ..problem import Problem
 from .sums import _ask_for_huge_pages, _field, _fresh, _Job, _pixel_stride
 from .sums import refuses as refuses_logits
 

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient, unusual
-from ..contract import Event, Measured, Order, Pass, Problem, Sums, Want
+from ..contract import Event, Measured, Order, Pass, Sums, Want
 from ..curves import KINDS, Curve
 from ..plain import sums as plain
+from ..problem import Problem
 from .compiling import compiling
 
 if TYPE_CHECKING:

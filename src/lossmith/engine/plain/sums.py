@@ -58,7 +58,8 @@ def _of_labels(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> 
     u, t, *found = measure(z, labels, weight, want)
     t = t if tracked or t is None else t.detach()  # saying so in the Function would mislead torch.compile
     if t is None:
-        result = Measured(Sums() if weight is None else Sums(n=_total(weight)))
+        counted = torch.ones_like(labels, dtype=computed(z)) if z.numel() == 0 else weight
+        result = Measured(Sums() if counted is None else Sums(n=_total(counted)))
     else:
         n = t.sum(1, keepdim=True).expand_as(t)
         names = ("fp", "fn", "fp2", "fn2")
@@ -168,7 +169,7 @@ def _forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tu
 
 def _surprise_at(z: Tensor, own: Tensor, others: Tensor, miss: Tensor, labels: Tensor) -> Tensor:
     """u = −ln p = ln(1 + (1 − p) / p), exact at both ends, unless p is too small to write: then by the logits."""
-    if can_look(z) and own.numel() and float(own.amin()) >= TINY:
+    if can_look(z) and own.numel() and float(own.detach().amin()) >= TINY:
         return torch.log1p(miss / own)
     tiny = own < TINY
     largest = torch.maximum(others.amax(1), own)
