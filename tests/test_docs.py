@@ -78,6 +78,17 @@ def test_rivals_were_measured(computed):
         assert f"`{rival.theirs}`" in page, rival.theirs
 
 
+@pytest.mark.parametrize("library", ["torch", "MONAI"])
+def test_what_is_said_to_equal_ours_does(computed, library):
+    """The table drives the page, the benchmark and whatever takes the place of another library."""
+    rows = [row for row in computed.rivals.known() if row.library == library and row.equal and row.task != "large"]
+    assert len(rows) > 5
+    for row in rows:
+        z, y = computed.rivals.fixture(row.task)
+        mine = row.factor(z) * float(computed.rivals.ours(row, row.equal, z, y))
+        assert mine == pytest.approx(computed.rivals.measured(row.call, z, y), rel=1e-6), row.theirs
+
+
 def test_readme_lists_every_family():
     rows = re.findall(r"^\| (\w+) \|", (ROOT / "README.md").read_text().split("## The catalogue")[1], re.M)
     assert {row.family for row in ls.catalogue()} == set(rows) - {"family"}

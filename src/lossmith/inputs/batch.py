@@ -157,11 +157,12 @@ class Batch:
         ]
 
     @Once
-    def pixel_weight(self) -> Tensor:
-        """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u."""
+    def pixel_weight(self) -> Tensor | None:
+        """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u. None: all 1."""
         weight = self.measured.weight
-        weight = torch.ones_like(self.events[0].u.detach()) if weight is None else weight
-        return self.images.weighed(weight)
+        if weight is None and self.images.sample is not None:
+            weight = torch.ones_like(self.labels[0], dtype=computed(self.problem.logits))
+        return None if weight is None else self.images.weighed(weight)
 
     @property
     def _competing(self) -> Tensor | None:
@@ -215,8 +216,8 @@ class Batch:
             if isinstance(label, int):
                 return price[..., label].reshape(-1, *space)
             if price.ndim == 1:
-                return price.index_select(0, label.flatten()).view_as(label)
-            return price.gather(1, label.reshape(len(label), -1)).view_as(label)
+                return price.index_select(0, label.flatten().long()).view_as(label)
+            return price.gather(1, label.reshape(len(label), -1).long()).view_as(label)
         channels = price.expand(*price.shape[:-2], self.n_classes, 2).reshape(-1, self.n_classes, *space, 2)
         if isinstance(label, int):
             return channels[..., label]

@@ -9,6 +9,8 @@ never by the number of all pixels, so that ignoring pixels is the same as croppi
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import mul
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,8 +41,8 @@ class PixelLoss(Dense):
         the mean's denominator. Without a batch, only the curves are asked for, and whether there are prices."""
         raise NotImplementedError
 
-    def chosen(self, batch: Batch) -> Tensor:
-        """The weight of every pixel in both sums, constant: 0 leaves it out."""
+    def chosen(self, batch: Batch) -> Tensor | None:
+        """The weight of every pixel in both sums, constant: 0 leaves it out. None: all 1."""
         return batch.pixel_weight
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor | None:
@@ -86,23 +88,24 @@ class PixelLoss(Dense):
         spread = batch.spread * batch.shared_out(self.spread, batch.spread)
         return total + _times(spread, self.spread_price(batch))
 
-    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """w ℓ and w per pixel, under the class weights `counted`."""
         pixel, table = self.chosen(batch), self.curves(batch)
         amounts, weights = [], []
         for event in batch.events:
-            share = pixel if event.chance is None else pixel * event.chance
-            of_class = None if counted is None else batch.at_labels(counted.to(share), event.label)
-            share = _times(share, of_class)
+            of_class = None if counted is None else batch.at_labels(counted.to(event.u), event.label)
+            shares = [x for x in (pixel, event.chance, of_class) if x is not None]
+            share = reduce(mul, shares) if shares else None
             values = [_at(batch, self.of_event(batch, curve, event), price, event.label) for curve, price in table]
-            amounts.append(_times(share * _added(values), self.scale(batch, of_class)))
+            amounts.append(_times(_times(_added(values), share), self.scale(batch, of_class)))
             weights.append(share)
         if self.spread > 0:
             price = self.spread_price(batch)
             for u, label, _ in batch.every:
-                value = u * pixel * batch.shared_out(self.spread, u)
+                value = _times(u, pixel) * batch.shared_out(self.spread, u)
                 amounts.append(_at(batch, _at(batch, value, counted, label), price, label))
-        return batch.natural(_added(amounts)), _added(weights)
+        known = [weight for weight in weights if weight is not None]
+        return batch.natural(_added(amounts)), _added(known) if known else amounts[0].numel()
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
         """f(u) of every pixel, were this its label."""
