@@ -150,7 +150,7 @@ def patches(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Labels in patches some 16 pixels wide, as in images: what looks at boundaries has some, but not everywhere."""
     z, _ = problem(shape)
     coarse = torch.rand(shape[0], 1, shape[2] // 16, shape[3] // 16)
-    smooth = F.interpolate(coarse, size=shape[2:], mode="bilinear")[:, 0]
+    smooth = torch.nn.functional.interpolate(coarse, size=shape[2:], mode="bilinear")[:, 0]
     return z, (smooth * shape[1]).long().clamp(0, shape[1] - 1)
 
 
@@ -311,9 +311,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12, help="rounds per shape, at least 10 for figures to quote")
     parser.add_argument("--shape", help="one shape of logits, for example 4,21,512,512, instead of the usual ones")
-    parser.add_argument(
-        "--out", type=Path, help="a folder: the figures go to a JSON file there, named by the processor"
-    )
+    parser.add_argument("--out", type=Path, help="a folder: the figures go to a file there, named by the processor")
     parser.add_argument("--memory", choices=["fresh", "reused"], help="how memory comes; both, if it is not said")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
