@@ -67,6 +67,16 @@ def test_every_supervised_loss_trains(
     assert 0 <= trial["metrics"]["dice"] <= 1
 
 
+def test_facts_of_losses() -> None:
+    """What the lab asks of a class instead of its name."""
+    facts = {row.name: row.cls for row in ls.catalogue()}
+    assert {name for name, cls in facts.items() if cls.spatial} == NEED_NEIGHBOURS
+    assert {name for name, cls in facts.items() if not cls.needs} == {*NAMES, "kl"}
+    for name, cls in facts.items():
+        fillable = cls.fields.keys() & {"class_weight", "forbidden"}
+        assert cls.counts == fillable, name
+
+
 @pytest.mark.parametrize("row", ls.catalogue(), ids=lambda row: str(row.name))
 def test_all_others_are_refused(row: ls.names.Row, data: Data, settings: RunSettings) -> None:
     if row.name in NAMES and row.name not in YES_OR_NO:

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.files import image_shape, read_image
 from lossmith.lab.data.index import Index, list_part, read_headers
@@ -80,9 +79,14 @@ def cut(scene: Scene, window: tuple[int, int, int, int], stem: str) -> Scene:
 
 def tiles(scene: Scene) -> list[Scene]:
     """The scene in tiles of at most 256 px, row by row."""
-    height, width = scene.image.shape[1:]
+    return [cut(scene, window, f"{scene.stem} x{window[0]} y{window[1]}") for window in _windows(scene.image.shape)]
+
+
+def _windows(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
+    """Where the tiles of an image (channels, H, W) lie."""
+    height, width = shape[1:]
     return [
-        cut(scene, (x, y, min(x + TILE, width), min(y + TILE, height)), f"{scene.stem} x{x} y{y}")
+        (x, y, min(x + TILE, width), min(y + TILE, height))
         for y in range(0, height, TILE)
         for x in range(0, width, TILE)
     ]
@@ -110,7 +114,21 @@ def index_scenes(folder: Path) -> tuple[Index, Boxes]:
     index.read_tables()
     if index.classes and len(index.classes) != 2:
         faults.append(Fault(folder / "classes.txt", "boxes are of one class", "name two, background first"))
+    if not faults:  # else there may be boxes in what could not be read
+        faults += [
+            Fault(folder / "boxes.csv", f"no box in the images marked {part}")
+            for part in ("train", "validation")
+            if all(_ignored(stem, index, boxes).all() for stem in index.images if index.split[stem] == part)
+        ]
     return index, boxes
+
+
+def _ignored(stem: str, index: Index, boxes: Boxes) -> Array:
+    """Which boxes of an image are ignored: of a held-back one, in all its tiles."""
+    found, ignore = boxes[0][stem], boxes[1][stem]
+    if index.split[stem] == "train":
+        return ignore
+    return np.concatenate([clip_boxes(found, ignore, window)[1] for window in _windows(index.shapes[stem])])
 
 
 def read_scenes(folder: Path, name: str) -> Scenes:
@@ -120,9 +138,6 @@ def read_scenes(folder: Path, name: str) -> Scenes:
     scenes = {s: Scene(s, read_image(path), boxes[s], ignore[s]) for s, path in index.images.items()}
     train = [scenes[s] for s in scenes if index.split[s] == "train"]
     validation = [tile for s in scenes if index.split[s] == "validation" for tile in tiles(scenes[s])]
-    for part, found in (("train", train), ("validation", validation)):
-        if all(scene.ignore.all() for scene in found):
-            raise UserError(f"{folder / 'boxes.csv'}: no box in the images marked {part}")
     return Scenes(
         name=name,
         train=train,
