@@ -47,12 +47,16 @@ class Loss(Settings):
     paper: ClassVar[str] = ""
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
     inputs: ClassVar[Callable[..., Any]]  # what reads the input: of a reading, the input, the target and keywords
+    needs: ClassVar[str] = "another kind of input"  # in words, what it reads instead of logits and labels; "" for none
+    spatial: ClassVar[bool] = False  # whether it matters to it which pixels lie side by side
+    counts: ClassVar[frozenset[str]] = frozenset()  # settings that can be counted from labels
     __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave the product to us
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
     reduction: Reduction = "mean"
 
     def __init_subclass__(cls, part: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.counts = cls.counts.intersection(cls.fields)
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
         else:

@@ -94,12 +94,17 @@ def makers(name: str, scopes: list[ast.AST]) -> Iterator[ast.AST]:
                 yield from (n for n in ast.walk(node) if isinstance(n, ast.Return))
 
 
+def _fault(node: ast.AST) -> bool:
+    """Whether a fault is made here, to be raised elsewhere."""
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Fault"
+
+
 def advice_in(source: str) -> set[str]:
     """The clauses in the errors of a module that tell the user to do something."""
     tree = ast.parse(source)
     texts: set[str] = set()
     for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
-        waiting: list[ast.AST] = [node for node in ast.walk(function) if isinstance(node, ast.Raise)]
+        waiting = [node for node in ast.walk(function) if isinstance(node, ast.Raise) or _fault(node)]
         seen: set[str] = set()
         while waiting:
             part = waiting.pop()

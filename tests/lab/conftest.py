@@ -9,10 +9,10 @@ from crowns import make_folder as make_boxes
 from discs import make_folder
 
 from lossmith.cli import main
-from lossmith.lab import box_regression
-from lossmith.lab import compare as comparison
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.plan import Settings
+from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.experiments import box_regression
+from lossmith.lab.run import comparison
+from lossmith.lab.settings import RunSettings
 
 
 @pytest.fixture(scope="session")
@@ -23,12 +23,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def data(folder: Path) -> Data:
-    return read_folder(folder, "discs", "multiclass", -100)
+    return read_pixels(folder, "discs", "multiclass", -100)
 
 
 @pytest.fixture
-def settings(data: Data) -> Settings:
-    return Settings("discs", data.fingerprint, "multiclass", 4, 32, 2, 1e-2, -100, "cpu", (4, 4, 4, 4, 4, 4))
+def settings(data: Data) -> RunSettings:
+    return RunSettings("discs", data.fingerprint, "multiclass", 4, 32, 2, 1e-2, -100, "cpu", (4, 4, 4, 4, 4, 4))
 
 
 @pytest.fixture

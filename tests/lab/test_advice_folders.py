@@ -81,7 +81,7 @@ def test_a_stem_twice(discs: Path, said: Said) -> None:
     assert said("compare", discs) == ""
 
 
-@follows("expected masks/{} with {}", "expected images/{} with {}")
+@follows("expected {}/{} with {}")
 @pytest.mark.parametrize("part", ["masks", "images"])
 @pytest.mark.parametrize("kind", ["discs", "volumes"])
 def test_a_partner_of_each_kind(part: str, kind: str, said: Said, request: pytest.FixtureRequest) -> None:

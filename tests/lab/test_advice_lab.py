@@ -23,10 +23,12 @@ from advice import ADVICE, Said, advice_in, follows, rewrite
 import lossmith as ls
 import lossmith.lab
 from lossmith.cli import main
-from lossmith.lab import box_regression, builtin, commands
-from lossmith.lab import compare as comparison
-from lossmith.lab.compare import read_trials
-from lossmith.lab.sets import BuiltIn, Debian, Read
+from lossmith.lab.commands import catalogue
+from lossmith.lab.data import builtin
+from lossmith.lab.data.sets import BuiltIn, Debian, Read
+from lossmith.lab.experiments import box_regression
+from lossmith.lab.run import comparison
+from lossmith.lab.run.records import read_trials
 
 WEIGHTED = [row for row in ls.catalogue() if "class_weight" in row.fields and row.name != "kl"]  # which reads no labels
 
@@ -105,7 +107,7 @@ def test_show_takes_every_name_in_the_list(said: Said, capsys: pytest.CaptureFix
     listed = re.findall(r'"name": "(\w+)"', capsys.readouterr().out)
     assert len(listed) == len(ls.catalogue())
     for name in listed:
-        assert commands._find(name).name == name
+        assert catalogue.find_loss(name).name == name
 
 
 @follows("give a file, for example {}", "choose another file")
@@ -209,7 +211,7 @@ def test_losses_for_boxes(discs: Path, boxes: Path, said: Said) -> None:
 
 @follows(
     "add it to another: ce + 0.1*{}",
-    "its nonadjacency terms have different windows: give each its forbidden=[[...], ...]",
+    "its {} terms have different windows: give each its forbidden=[[...], ...]",
 )
 def test_losses_that_read_no_labels(discs: Path, said: Said) -> None:
     for text in ("entropy", "nonadjacency", "nonadjacency + entropy"):
@@ -223,9 +225,8 @@ def test_losses_that_read_no_labels(discs: Path, said: Said) -> None:
 
 @follows(
     "{} takes a yes or no at each pixel: use --task binary",
-    "kl needs a target of probabilities",
+    "{} needs a target of probabilities",
     "{} needs {}",
-    "pairs of boxes (lossmith lab box-regression compares such losses)",
     "drop that, --task says it for all losses",
 )
 def test_losses_for_other_targets(discs: Path, said: Said) -> None:
@@ -277,6 +278,6 @@ def test_wrong_values_and_types_get_one_line(text: str, discs: Path, boxes: Path
 def test_every_advice_is_followed_by_a_test() -> None:
     assert {test_advice_folders.__name__, test_masks.__name__} < {test.__module__ for test in ADVICE.values()}
     folder = Path(lossmith.lab.__file__).parent
-    found = {advice: path.name for path in folder.glob("*.py") for advice in advice_in(path.read_text())}
+    found = {advice: path.name for path in folder.rglob("*.py") for advice in advice_in(path.read_text())}
     assert {advice: where for advice, where in found.items() if advice not in ADVICE} == {}
     assert ADVICE.keys() - found.keys() == set()

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import lossmith
 from lossmith.cli import main
-from lossmith.lab import box_page
-from lossmith.lab import box_regression as br
-from lossmith.lab.box_page import FIGURE
+from lossmith.lab.experiments import box_page
+from lossmith.lab.experiments import box_regression as br
+from lossmith.lab.experiments.box_page import FIGURE
 
 PIXEL = 0.015  # four pixels of the figure, whose lines are ten wide
 
@@ -315,10 +315,10 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     """A file where each folder would be: numba's own cache raises at import then."""
     package = Path(lossmith.__file__).parent
     copy = shutil.copytree(package, tmp_path / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "lab" / "__pycache__").touch()
-    program = "from lossmith.lab import box_regression as br; print(br._clip(-3.0), br.__file__)"
+    (copy / "lab" / "experiments" / "__pycache__").touch()
+    program = "from lossmith.lab.experiments import box_regression as br; print(br._clip(-3.0), br.__file__)"
     blocked = {"HOME": str(copy / "cli.py"), "XDG_CACHE_HOME": str(copy / "cli.py"), "PYTHONPATH": str(tmp_path)}
     mine = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | blocked
     done = subprocess.run([sys.executable, "-c", program], env=mine, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == f"-1.0 {copy / 'lab' / 'box_regression.py'}\n"
+    assert done.stdout == f"-1.0 {copy / "lab" / "experiments" / "box_regression.py"}\n"

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from discs import make_folder
 
-from lossmith.lab import UserError, builtin
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.sets import BuiltIn, Debian, Read, Wheel
+from lossmith.lab import UserError
+from lossmith.lab.data import builtin
+from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.data.sets import BuiltIn, Debian, Read, Wheel
+from lossmith.lab.kinds import kind_of
+from lossmith.lab.settings import Asked
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ def test_fetched_once(fetches: list[str], cache: Path, said: list[str]) -> None:
     assert builtin.find_folder("more discs", said.append) == cache / "more discs"
     assert fetches == ["discs==1"]
     assert sorted(p.name for p in cache.iterdir()) == ["discs", "more discs"]
-    assert read_folder(folder, "discs", "multiclass", -100).classes == ["background", "class 1"]
+    assert read_pixels(folder, "discs", "multiclass", -100).classes == ["background", "class 1"]
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "no checksums"])
@@ -154,7 +157,8 @@ def real(name: str) -> Data:
         folder = builtin.find_folder(name, lambda line: None)
     except UserError as error:
         pytest.skip(f"no data here: {error}")
-    return read_folder(folder, name, "multiclass", -100)
+    read: Data = kind_of(folder).read(folder, Asked(name))
+    return read
 
 
 def test_bacteria() -> None:
@@ -178,7 +182,7 @@ def test_bacteria3_divides_the_bacteria() -> None:
 
 def test_brain() -> None:
     data = real("brain")
-    assert (data.dimensions, data.kind) == (3, "segmentation")
+    assert data.dimensions == 3
     assert [s.stem for s in data.train + data.validation] == ["left", "right"]
     assert data.train[0].image.shape == data.validation[0].image.shape == (1, 45, 109, 91)
     shares = dict(zip(data.classes, data.shares(), strict=True))
@@ -195,7 +199,7 @@ def test_brain() -> None:
 
 def test_solar() -> None:
     data = real("solar")
-    assert (data.dimensions, data.kind) == (2, "classification")
+    assert data.dimensions == 2
     assert data.counts(data.train + data.validation).sum(0).tolist() == [1508, 295, 106, 715]
     assert data.counts(data.validation).sum(0).tolist() == [377, 74, 26, 179]
     assert data.train[0].image.shape == (1, 64, 64)

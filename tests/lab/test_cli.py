@@ -12,8 +12,8 @@ import pytest
 
 import lossmith as ls
 from lossmith.cli import main
-from lossmith.lab import compare as comparison
-from lossmith.lab.sets import BUILT_IN
+from lossmith.lab.data.sets import BUILT_IN
+from lossmith.lab.run import comparison
 
 SMALL = ["--steps", "2", "--crop", "32", "--batch", "2", "--device", "cpu"]
 
@@ -54,12 +54,12 @@ def test_ctrl_c(
 ) -> None:
     real = comparison.run_trial
 
-    def interrupted(loss: Any, seed: int, *rest: Any) -> Any:
+    def interrupted(kind: Any, loss: Any, seed: int, *rest: Any) -> Any:
         if seed == 1:
             while not any((tmp_path / "trials").glob("*.json")):
                 time.sleep(0.01)
             raise KeyboardInterrupt
-        return real(loss, seed, *rest)
+        return real(kind, loss, seed, *rest)
 
     monkeypatch.setattr(comparison, "run_trial", interrupted)
     command = ["compare", str(folder), "--loss", "ce", "--seeds", "2", *SMALL, "--out", str(tmp_path)]

@@ -10,24 +10,28 @@ import pytest
 import torch
 
 from lossmith.lab import UserError
-from lossmith.lab import compare as comparison
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.losses import parse_loss
-from lossmith.lab.metrics import METRICS
-from lossmith.lab.plan import Crops, Settings
-from lossmith.lab.ranking import NO_DIFFERENCE, rank
+from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.kind import ParsedLoss
+from lossmith.lab.kinds.pixels import KIND as PIXELS
+from lossmith.lab.run import comparison, records
+from lossmith.lab.run.crops import Crops
+from lossmith.lab.say.metrics import METRICS
+from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
+from lossmith.lab.settings import RunSettings
 from lossmith.loss import Loss
 
 Trials = list[dict[str, Any]]
 
 
-def run(data: Data, losses: list[str], seeds: int, settings: Settings, out: Path) -> Trials:
-    trials, stopped = comparison.run(data, losses, seeds, settings, out, lambda text, seed, step: None)
+def run(data: Data, losses: list[str], seeds: int, settings: RunSettings, out: Path) -> Trials:
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(
+        losses, seeds, out, lambda text, seed, step: None
+    )
     assert not stopped
     return trials
 
 
-def test_two_losses_two_seeds(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_two_losses_two_seeds(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     trials = run(data, ["ce", "dice + ce"], 2, settings, tmp_path)
     assert {(t["loss"], t["seed"]) for t in trials} == {(x, s) for x in ("ce", "dice + ce") for s in (0, 1)}
     for t in trials:
@@ -38,11 +42,11 @@ def test_two_losses_two_seeds(data: Data, settings: Settings, tmp_path: Path) ->
         assert t["validation"]["step"][-1] == 4
         assert t["gradient_norm_at_start"] > 0
         assert 0 < t["ms_in_loss"] < t["ms_per_step"]
-        predicted = comparison.read_predictions(tmp_path, t)
+        predicted = records.read_predictions(tmp_path, t)
         assert predicted["disc0"].shape == (48, 48)
 
 
-def test_losses_of_a_seed_share_weights_and_crops(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_losses_of_a_seed_share_weights_and_crops(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     trials = run(data, ["ce", "dice"], 2, settings, tmp_path)
     starts = {(t["loss"], t["seed"]): (t["weights_checksum"], t["crops_checksum"]) for t in trials}
     assert starts["ce", 0] == starts["dice", 0]
@@ -51,13 +55,13 @@ def test_losses_of_a_seed_share_weights_and_crops(data: Data, settings: Settings
     assert len({crops for _, crops in starts.values()}) == 2
 
 
-def test_a_trial_can_be_repeated_exactly(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_trial_can_be_repeated_exactly(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     first, second = (run(data, ["dice + ce"], 1, settings, tmp_path / name)[0] for name in "ab")
     for part in ("training", "metrics", "weights_checksum", "crops_checksum"):
         assert first[part] == second[part]
 
 
-def test_ce_against_itself_shows_no_difference(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_ce_against_itself_shows_no_difference(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     trials = run(data, ["ce", "1.0*ce"], 3, settings, tmp_path)
     ranking = rank(trials, ["ce", "1.0*ce"])
     difference = ranking.rows[1].difference["dice"]
@@ -67,7 +71,7 @@ def test_ce_against_itself_shows_no_difference(data: Data, settings: Settings, t
     assert NO_DIFFERENCE in ranking.headline
 
 
-def test_a_planted_difference_is_seen(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_planted_difference_is_seen(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     settings = replace(settings, steps=40, batch=4)
     backwards = "-1*dice"  # learns to miss
     trials = run(data, [backwards, "dice + ce"], 3, settings, tmp_path)
@@ -79,12 +83,12 @@ def test_a_planted_difference_is_seen(data: Data, settings: Settings, tmp_path: 
     assert NO_DIFFERENCE not in ranking.headline
 
 
-def test_a_second_run_skips_what_is_finished(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_second_run_skips_what_is_finished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "trials").iterdir()}
     steps: list[tuple[str, int]] = []
-    trials, _ = comparison.run(
-        data, ["ce", "dice"], 1, settings, tmp_path, lambda text, seed, step: steps.append((text, seed))
+    trials, _ = comparison.Comparison(PIXELS, data, settings).run(
+        ["ce", "dice"], 1, tmp_path, lambda text, seed, step: steps.append((text, seed))
     )
     assert {loss for loss, _ in steps} == {"dice"}
     assert len(trials) == 2
@@ -92,13 +96,13 @@ def test_a_second_run_skips_what_is_finished(data: Data, settings: Settings, tmp
 
 
 @pytest.mark.parametrize(("name", "value"), [("steps", 5), ("crop", 48), ("lr", 0.5), ("fingerprint", "other")])
-def test_other_settings_are_refused(data: Data, settings: Settings, tmp_path: Path, name: str, value: Any) -> None:
+def test_other_settings_are_refused(data: Data, settings: RunSettings, tmp_path: Path, name: str, value: Any) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     with pytest.raises(UserError, match=f"holds trials with {name} = .*choose another --out"):
         run(data, ["ce"], 1, replace(settings, **{name: value}), tmp_path)
 
 
-def test_a_text_that_means_something_else_now_is_refused(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_text_that_means_something_else_now_is_refused(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     (path,) = (tmp_path / "trials").iterdir()
     path.write_text(path.read_text().replace('"meaning": "', '"meaning": "Old'))
@@ -106,7 +110,7 @@ def test_a_text_that_means_something_else_now_is_refused(data: Data, settings: S
         run(data, ["ce"], 1, settings, tmp_path)
 
 
-def test_a_broken_trial_is_named(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_broken_trial_is_named(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     (path,) = (tmp_path / "trials").iterdir()
     path.write_text("{")
@@ -114,7 +118,7 @@ def test_a_broken_trial_is_named(data: Data, settings: Settings, tmp_path: Path)
         run(data, ["ce"], 1, settings, tmp_path)
 
 
-def test_trial_files_are_strict_json_without_leftovers(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_trial_files_are_strict_json_without_leftovers(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     (path,) = (tmp_path / "trials").iterdir()
     trial = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
@@ -123,26 +127,26 @@ def test_trial_files_are_strict_json_without_leftovers(data: Data, settings: Set
 
 
 def test_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    comparison.write(tmp_path / "a", "old")
+    records.write(tmp_path / "a", "old")
 
     def fail(*paths: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(KeyboardInterrupt):
-        comparison.write(tmp_path / "a", "new")
+        records.write(tmp_path / "a", "new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "old")]
 
 
-def test_a_loss_that_overflows_is_a_result(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_a_loss_that_overflows_is_a_result(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     (trial,) = run(data, ["1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce"], 1, settings, tmp_path)
     assert trial["diverged"]["step"] == 1
     assert trial["metrics"] is None
-    assert comparison.read_predictions(tmp_path, trial) == {}
+    assert records.read_predictions(tmp_path, trial) == {}
 
 
 def test_a_loss_that_turns_nan_later_is_a_result(
-    data: Data, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Data, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Breaks(Loss):
         calls = 0
@@ -151,14 +155,14 @@ def test_a_loss_that_turns_nan_later_is_a_result(
             self.calls += 1
             return logits.mean() * (float("nan") if self.calls > 2 else 1.0)
 
-    monkeypatch.setattr(comparison, "parse_loss", lambda *_: Breaks())
+    monkeypatch.setattr(PIXELS, "parse", lambda *_: ParsedLoss(Breaks()))
     (trial,) = run(data, ["breaks"], 1, settings, tmp_path)
     assert trial["diverged"] == {"step": 3, "what": "loss"}
     assert trial["training"]["step"] == [1, 2]
     assert rank([trial], ["breaks"]).rows[0].status == "diverged at step 3"
 
 
-def test_ctrl_c_keeps_what_is_finished(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_what_is_finished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     finished: list[tuple[str, int]] = []
 
     def watch(text: str, seed: int, step: int | None) -> None:
@@ -167,26 +171,26 @@ def test_ctrl_c_keeps_what_is_finished(data: Data, settings: Settings, tmp_path:
         elif seed == 1:
             raise KeyboardInterrupt
 
-    trials, stopped = comparison.run(data, ["ce", "dice"], 2, settings, tmp_path, watch)
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(["ce", "dice"], 2, tmp_path, watch)
     assert stopped
     assert {(t["loss"], t["seed"]) for t in trials} == set(finished)
     assert all(seed == 0 for _, seed in finished)
     assert len(run(data, ["ce", "dice"], 2, settings, tmp_path)) == 4
 
 
-def test_threads_are_given_back(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_threads_are_given_back(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     run(data, ["ce"], 1, settings, tmp_path)
     assert torch.get_num_threads() == before
 
 
-def test_binary(folder: Path, settings: Settings, tmp_path: Path) -> None:
-    data = read_folder(folder, "discs", "binary", -100)
+def test_binary(folder: Path, settings: RunSettings, tmp_path: Path) -> None:
+    data = read_pixels(folder, "discs", "binary", -100)
     (trial,) = run(data, ["bce"], 1, replace(settings, task="binary"), tmp_path)
     assert 0 <= trial["metrics"]["dice"] <= 1
 
 
-def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_schedules_advance_through_a_run(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     ramp = "ramp(start=0, step=1, stop=1000)*ce"
     moving, still = run(data, [ramp, "0*ce"], 1, settings, tmp_path)
     moving, still = sorted((moving, still), key=lambda t: -max(t["training"]["loss"]))
@@ -196,7 +200,7 @@ def test_schedules_advance_through_a_run(data: Data, settings: Settings, tmp_pat
     assert max(still["training"]["loss"]) == 0
 
 
-def test_an_epoch_is_a_hundredth_of_a_run_however_short(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_an_epoch_is_a_hundredth_of_a_run_however_short(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     steep, whole = run(data, ["ramp(start=0, step=0.01, stop=0.5)*ce", "0.5*ce"], 1, settings, tmp_path)
     steep, whole = sorted((steep, whole), key=lambda t: t["loss"] == "0.5*ce")
     assert steep["training"]["loss"][0] == 0
@@ -204,7 +208,7 @@ def test_an_epoch_is_a_hundredth_of_a_run_however_short(data: Data, settings: Se
     assert steep["training"]["loss"][1] == pytest.approx(whole["training"]["loss"][0] / 2, rel=0.3)
 
 
-def test_two_ramps_move_one_loss_to_another(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_two_ramps_move_one_loss_to_another(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     text = "(1 - ramp(start=0, step=0.01, stop=1))*gdl + ramp(start=0, step=0.01, stop=1)*boundary"
     moving, gdl = run(data, [text, "gdl"], 1, settings, tmp_path)
     moving, gdl = sorted((moving, gdl), key=lambda t: t["loss"] == "gdl")
@@ -234,22 +238,22 @@ def test_two_ramps_move_one_loss_to_another(data: Data, settings: Settings, tmp_
     ],
 )
 def test_a_loss_that_cannot_be_used_gets_one_line(
-    data: Data, settings: Settings, text: str, task: str, message: str
+    data: Data, settings: RunSettings, text: str, task: str, message: str
 ) -> None:
     with pytest.raises(UserError) as caught:
-        parse_loss(text, replace(settings, task=task), data)
+        PIXELS.parse(text, replace(settings, task=task), data)
     assert str(caught.value).startswith(f'--loss "{text}" ({task} task): ')
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_an_unwritable_folder(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_an_unwritable_folder(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written to"):
         run(data, ["ce"], 1, settings, tmp_path / "file" / "out")
 
 
-def test_crops_show_image_and_label_alike(data: Data, settings: Settings) -> None:
+def test_crops_show_image_and_label_alike(data: Data, settings: RunSettings) -> None:
     for step in range(settings.steps):
         image, label = Crops(data.train, settings, seed=3).batch(step)
         assert image.shape == (2, 1, 32, 32)
@@ -259,13 +263,13 @@ def test_crops_show_image_and_label_alike(data: Data, settings: Settings) -> Non
         assert torch.equal(image[:, 0] > 1, label == 1)
 
 
-def test_images_smaller_than_the_crop_are_padded_with_nothing_to_learn(data: Data, settings: Settings) -> None:
+def test_images_smaller_than_the_crop_are_padded_with_nothing_to_learn(data: Data, settings: RunSettings) -> None:
     image, label = Crops(data.train, replace(settings, crop=64), seed=0).batch(0)
     assert image.shape == (2, 1, 64, 64)
     assert int((label == -100).sum()) == 2 * (64 * 64 - 48 * 48)
 
 
-def test_checksum_of_crops_follows_the_seed(data: Data, settings: Settings) -> None:
+def test_checksum_of_crops_follows_the_seed(data: Data, settings: RunSettings) -> None:
     sums = [Crops(data.train, settings, seed).checksum for seed in (0, 0, 1)]
     assert sums[0] == sums[1] != sums[2]
     assert np.array_equal(Crops(data.train, settings, 0).plan, Crops(data.train, settings, 0).plan)

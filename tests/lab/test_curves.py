@@ -9,7 +9,7 @@ import pytest
 
 import lossmith as ls
 from lossmith.cli import main
-from lossmith.lab import curves, figures
+from lossmith.lab.page import curves, figures
 
 KIND = {"box": "box", "regression": "residual", "distribution": "score"}
 ROWS = ls.catalogue()
@@ -25,16 +25,16 @@ def drawn(text: str) -> curves.Drawn:
 def test_every_loss_is_drawn_on_what_it_reads(row: ls.names.Row) -> None:
     one = drawn(row.name)
     line = one.curve
-    assert one.kind.name == ("edge" if row.name == "dfl" else KIND.get(row.family, "picture"))
+    assert one.canvas.name == ("edge" if row.name == "dfl" else KIND.get(row.family, "picture"))
     assert len(line.x) == len(line.value) == len(line.gradient) > 80
     assert all(math.isfinite(v) for v in line.value + line.gradient)
     if row.name == "boundary_f1":  # what counts is how certainty changes between neighbours: the same at both ends
         assert max(line.gradient) > 0.1
     else:
         assert max(line.value) - min(line.value) > 0.1
-    if one.kind.name != "picture":  # best where the prediction is the target
+    if one.canvas.name != "picture":  # best where the prediction is the target
         best = line.x[line.value.index(min(line.value))]
-        assert best == pytest.approx({"box": 0, "residual": 0, "score": 0.7, "edge": 3.7}[one.kind.name], abs=0.02)
+        assert best == pytest.approx({"box": 0, "residual": 0, "score": 0.7, "edge": 3.7}[one.canvas.name], abs=0.02)
     elif row.name == "entropy":  # what counts is certainty
         assert line.value[40] > 10 * line.value[-1]
     elif row.name != "boundary_f1":
@@ -180,7 +180,7 @@ def test_an_error_speaks_of_what_was_written(
 
 def test_a_sum_over_several_inputs_is_drawn_once_for_each() -> None:
     parts = curves.draw("qfl + 2*giou + 0.25*dfl")
-    assert {name: part.kind.name for name, part in parts.items()} == {
+    assert {name: part.canvas.name for name, part in parts.items()} == {
         "qfl + 2*giou + 0.25*dfl: score": "score",
         "qfl + 2*giou + 0.25*dfl: box": "box",
         "qfl + 2*giou + 0.25*dfl: edge": "edge",
@@ -189,13 +189,13 @@ def test_a_sum_over_several_inputs_is_drawn_once_for_each() -> None:
     for part, value, weight in zip(parts.values(), alone, (1, 2, 0.25), strict=True):
         assert part.curve.value == pytest.approx([weight * v for v in value])
     mixed = curves.draw("focal(alpha=[1,2,3]) + giou")
-    assert [(part.kind.name, part.note) for part in mixed.values()] == [("picture", "3 classes"), ("box", "")]
+    assert [(part.canvas.name, part.note) for part in mixed.values()] == [("picture", "3 classes"), ("box", "")]
 
 
 def test_losses_on_one_input_share_a_curve() -> None:
     together, box, corners = (drawn(text) for text in ("giou + smooth_l1", "giou", "smooth_l1"))
-    assert together.kind.name == box.kind.name == "box"
-    assert corners.kind.name == "residual"
+    assert together.canvas.name == box.canvas.name == "box"
+    assert corners.canvas.name == "residual"
     assert together.curve.value[0] == pytest.approx(box.curve.value[0] + 1.5 / 2)  # two corners of four move by 2
 
 

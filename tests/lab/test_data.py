@@ -11,11 +11,11 @@ from discs import make_folder
 from PIL import Image
 
 from lossmith.lab import UserError
-from lossmith.lab.data import Data, read_folder
+from lossmith.lab.data.labelled import Data, read_pixels
 
 
 def read(folder: Path, task: str = "multiclass", ignore_index: int = -100) -> Data:
-    return read_folder(folder, "mine", task, ignore_index)
+    return read_pixels(folder, "mine", task, ignore_index)
 
 
 def refusal(folder: Path, **options: Any) -> str:

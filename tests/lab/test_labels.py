@@ -11,9 +11,10 @@ from PIL import Image
 
 from lossmith.cli import main
 from lossmith.lab import UserError
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.metrics import CLASSIFICATION, score_classes
-from lossmith.lab.plan import Crops, Settings
+from lossmith.lab.data.labelled import Data, read_labels
+from lossmith.lab.run.crops import Crops
+from lossmith.lab.say.metrics import CLASSIFICATION, score_classes
+from lossmith.lab.settings import RunSettings
 
 
 @pytest.fixture
@@ -22,12 +23,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, task: str = "multiclass") -> Data:
-    return read_folder(folder, "labelled", task, -100)
+    return read_labels(folder, "labelled", task, -100)
 
 
 def test_reads_labels(folder: Path) -> None:
     data = read(folder)
-    assert (data.kind, data.dimensions, len(data.train), len(data.validation)) == ("classification", 2, 18, 6)
+    assert (data.dimensions, len(data.train), len(data.validation)) == (2, 18, 6)
     assert data.classes == ["class 0", "class 1", "class 2"]
     assert data.counts(data.train + data.validation).sum(0).tolist() == [12, 8, 4]
     binary = read(folder, "binary")
@@ -68,7 +69,7 @@ def test_images_of_two_sizes(folder: Path) -> None:
 
 def test_whole_images_are_shown(folder: Path) -> None:
     data = read(folder)
-    settings = Settings("labelled", data.fingerprint, "multiclass", 2, 0, 5, 1e-2, -100, "cpu", (4, 4))
+    settings = RunSettings("labelled", data.fingerprint, "multiclass", 2, 0, 5, 1e-2, -100, "cpu", (4, 4))
     image, label = Crops(data.train, settings, 0).batch(1)
     assert image.shape == (5, 1, 32, 32)
     assert label.shape == (5,)

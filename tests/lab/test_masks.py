@@ -12,7 +12,7 @@ import tifffile
 from advice import follows
 
 from lossmith.lab import UserError
-from lossmith.lab.files import read_mask
+from lossmith.lab.data.files import read_mask
 
 LABELS = np.random.default_rng(0).integers(0, 4, (8, 8, 8))
 FLOATS = ("float16", "float32", "float64")

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lossmith.lab.metrics import METRICS, Calibration, dice_per_class, score_image
+from lossmith.lab.say.metrics import METRICS, Calibration, dice_per_class, score_image
 
 Array = np.ndarray[Any, Any]
 PERFECT = {"dice": 1.0, "generalised_dice": 1.0, "iou": 1.0, "hd95": 0.0, "boundary_dice": 1.0}

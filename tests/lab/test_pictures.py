@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lossmith.lab import pictures
-from lossmith.lab.data import Sample
+from lossmith.lab.data.labelled import Sample
+from lossmith.lab.page import pictures
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lossmith.lab.metrics import METRICS
-from lossmith.lab.ranking import NO_DIFFERENCE, rank
+from lossmith.lab.say.metrics import METRICS
+from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
 
 
 def trial(loss: str, seed: int, dice: float | None, hd95: float = 5.0) -> dict[str, Any]:

@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from discs import make_folder
 
-from lossmith.lab import compare as comparison
-from lossmith.lab import report
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.plan import Settings
+from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.kinds.pixels import KIND as PIXELS
+from lossmith.lab.page import examples, report
+from lossmith.lab.run import comparison
+from lossmith.lab.settings import RunSettings
 
 
-def make(data: Data, losses: list[str], seeds: int, settings: Settings, out: Path, missing: int = 0) -> str:
+def make(data: Data, losses: list[str], seeds: int, settings: RunSettings, out: Path, missing: int = 0) -> str:
     """The page of a finished comparison; `missing` more seeds are asked for but not run."""
-    trials, _ = comparison.run(data, losses, seeds, settings, out, lambda *_: None)
+    whole = comparison.Comparison(PIXELS, data, settings)
+    trials, _ = whole.run(losses, seeds, out, lambda *_: None)
     asked = [(text, seed) for text in losses for seed in range(seeds + missing)]
-    report.write_report(trials, asked, data, settings, out)
+    report.write_report(whole, trials, asked, out)
     return (out / "report.html").read_text()
 
 
@@ -30,8 +32,8 @@ def body(page: str) -> str:
 
 @pytest.fixture(scope="module")
 def page(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    data = read_folder(folder, "discs", "multiclass", -100)
-    small = Settings("discs", data.fingerprint, "multiclass", 4, 32, 2, 1e-2, -100, "cpu", (4, 4, 4, 4, 4, 4))
+    data = read_pixels(folder, "discs", "multiclass", -100)
+    small = RunSettings("discs", data.fingerprint, "multiclass", 4, 32, 2, 1e-2, -100, "cpu", (4, 4, 4, 4, 4, 4))
     return make(data, ["ce", "1.0*ce", "dice"], 3, small, tmp_path_factory.mktemp("report"))
 
 
@@ -66,7 +68,7 @@ def test_says_what_it_rests_on(page: str) -> None:
     assert "Unfinished" not in text
 
 
-def test_results_json_holds_the_same(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_results_json_holds_the_same(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     make(data, ["ce", "dice"], 3, settings, tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["finished"] == results["planned"] == 6
@@ -75,31 +77,31 @@ def test_results_json_holds_the_same(data: Data, settings: Settings, tmp_path: P
     assert results["headline"] in (tmp_path / "report.html").read_text()
 
 
-def test_one_loss_one_seed(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_one_loss_one_seed(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     text = body(make(data, ["ce"], 1, settings, tmp_path))
     assert "nothing to compare it with" in text
     assert "fewer than three seeds" in text
 
 
-def test_unfinished(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_unfinished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     assert "Unfinished: 2 of 4 trials" in body(make(data, ["ce", "dice"], 1, settings, tmp_path, missing=1))
 
 
-def test_nothing_finished(data: Data, settings: Settings, tmp_path: Path) -> None:
-    report.write_report([], [("ce", 0)], data, settings, tmp_path)
+def test_nothing_finished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    report.write_report(comparison.Comparison(PIXELS, data, settings), [], [("ce", 0)], tmp_path)
     assert "No trial has finished yet" in (tmp_path / "report.html").read_text()
 
 
-def test_all_diverged(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_all_diverged(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     text = body(make(data, ["1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce + 1e38*ce"], 2, settings, tmp_path))
     assert "Every loss diverged." in text
     assert "diverged at step 1" in text
 
 
-def test_three_classes(tmp_path: Path, settings: Settings) -> None:
+def test_three_classes(tmp_path: Path, settings: RunSettings) -> None:
     folder = make_folder(tmp_path / "three")
     (folder / "classes.txt").write_text("ground\ndisc\n<ring>\n")
-    data = read_folder(folder, "three", "multiclass", -100)
+    data = read_pixels(folder, "three", "multiclass", -100)
     for sample in (*data.train, *data.validation):
         sample.label[:8] = 2
     text = body(make(data, ["ce", "dice"], 1, replace(settings, data="three"), tmp_path / "out"))
@@ -107,8 +109,8 @@ def test_three_classes(tmp_path: Path, settings: Settings) -> None:
     assert "&lt;ring&gt;" in text
 
 
-def test_ignored_pixels(folder: Path, settings: Settings, tmp_path: Path) -> None:
-    data = read_folder(folder, "discs", "multiclass", 255)
+def test_ignored_pixels(folder: Path, settings: RunSettings, tmp_path: Path) -> None:
+    data = read_pixels(folder, "discs", "multiclass", 255)
     for sample in (*data.train, *data.validation):
         sample.label[:, :10] = 255
     make(data, ["dice + ce"], 1, replace(settings, ignore_index=255), tmp_path)
@@ -118,4 +120,4 @@ def test_median_image() -> None:
     stems = ["a", "b", "c"]
     data: Any = type("Data", (), {"validation": [type("Sample", (), {"stem": s}) for s in stems]})
     trials = [{"images": {"a": {"dice": [0.9]}, "b": {"dice": [0.1]}, "c": {"dice": [0.5]}}}]
-    assert report._median_image(trials, data).stem == "c"
+    assert examples.median_image(trials, data).stem == "c"

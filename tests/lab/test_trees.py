@@ -11,13 +11,19 @@ from crowns import make_folder
 
 import lossmith as ls
 from lossmith.cli import main
-from lossmith.lab import UserError, builtin
-from lossmith.lab import detection as trial
-from lossmith.lab.average_precision import average_precision, resampled_ap50
-from lossmith.lab.detect import BINS, EDGES, SCORE, Detector, assign, centerness, decode, grid
-from lossmith.lab.detection_report import bootstrap
-from lossmith.lab.ranking import NO_DIFFERENCE, rank
-from lossmith.lab.scenes import Scene, Scenes, clip_boxes, read_scenes
+from lossmith.lab import UserError
+from lossmith.lab.data import builtin
+from lossmith.lab.data.scenes import Scene, Scenes, clip_boxes, read_scenes
+from lossmith.lab.kinds import boxes
+from lossmith.lab.kinds.boxes import KIND as BOXES
+from lossmith.lab.kinds.boxes import DetectionSettings
+from lossmith.lab.run.crops import BoxCrops
+from lossmith.lab.run.detector import BINS, EDGES, SCORE, Detector, assign, centerness, decode, grid
+from lossmith.lab.run.trial import run_trial
+from lossmith.lab.say.average_precision import average_precision, resampled_ap50
+from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
+from lossmith.lab.say.tiles import bootstrap
+from lossmith.lab.settings import Asked
 
 QFL = "qfl + 2*giou + 0.25*dfl"
 FOCAL = "focal + giou"
@@ -34,8 +40,8 @@ def scenes(crowns: Path) -> Scenes:
 
 
 @pytest.fixture
-def shared(scenes: Scenes) -> trial.DetectionSettings:
-    small = trial.settings(scenes, 4, 64, 2, 3e-3, "cpu", None)
+def shared(scenes: Scenes) -> DetectionSettings:
+    small = BOXES.settings(scenes, Asked("crowns", steps=4, crop=64, batch=2))
     return replace(small, features=(8, 8, 8))
 
 
@@ -106,8 +112,8 @@ def perfect(target: torch.Tensor, edges: bool) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("text", [QFL, FOCAL, "focal + smooth_l1", "bce + ciou", "vfl + giou"])
-def test_the_truth_costs_nothing_and_is_decoded(text: str, scenes: Scenes, shared: trial.DetectionSettings) -> None:
-    loss = trial.parse_loss(text, replace(shared, quality="none"), scenes)
+def test_the_truth_costs_nothing_and_is_decoded(text: str, scenes: Scenes, shared: DetectionSettings) -> None:
+    loss = BOXES.parse(text, replace(shared, quality="none"), scenes).loss
     boxes = torch.tensor([[1.0, 1.0, 6.0, 6.5], [7.0, 7.25, 12.0, 12.0]])
     target = assign(boxes, torch.tensor([False, False]), 14, 14)
     output = perfect(target, "edge" in loss.slots)
@@ -129,7 +135,7 @@ def test_the_truth_costs_nothing_and_is_decoded(text: str, scenes: Scenes, share
     np.testing.assert_allclose(found[order, :4], 8 * boxes.numpy(), atol=1e-3)
 
 
-def test_what_the_score_is_to_be(scenes: Scenes, shared: trial.DetectionSettings) -> None:
+def test_what_the_score_is_to_be(scenes: Scenes, shared: DetectionSettings) -> None:
     """At a positive the score's gradient vanishes at the IoU of the box for qfl, at nothing short of 1 for focal."""
     target = assign(torch.tensor([[1.0, 1.0, 6.0, 6.0]]), torch.tensor([False]), 8, 8)
     y, x = (target[0] == 1).nonzero()[0].tolist()
@@ -143,18 +149,18 @@ def test_what_the_score_is_to_be(scenes: Scenes, shared: trial.DetectionSettings
     slopes = {}
     for text in ("qfl + giou", FOCAL):
         leaf = output[None].clone().requires_grad_()
-        trial.parse_loss(text, replace(shared, quality="none"), scenes)(leaf, target[None]).backward()
+        BOXES.parse(text, replace(shared, quality="none"), scenes).loss(leaf, target[None]).backward()
         assert leaf.grad is not None
         slopes[text] = leaf.grad[0, 0, y, x].item()
     assert abs(slopes["qfl + giou"]) < 1e-6
     assert slopes[FOCAL] < -1e-3
 
 
-def test_ignored_points_teach_the_score_nothing(scenes: Scenes, shared: trial.DetectionSettings) -> None:
+def test_ignored_points_teach_the_score_nothing(scenes: Scenes, shared: DetectionSettings) -> None:
     target = assign(torch.tensor([[1.0, 1.0, 6.0, 6.0]]), torch.tensor([True]), 8, 8)
     for text in (QFL, FOCAL):
         leaf = torch.zeros(1, 74, 8, 8, requires_grad=True)
-        trial.parse_loss(text, shared, scenes)(leaf, target[None]).backward()
+        BOXES.parse(text, shared, scenes).loss(leaf, target[None]).backward()
         assert leaf.grad is not None
         assert (leaf.grad[0, 0][target[0] == -1] == 0).all()
         assert (leaf.grad[0, 0][target[0] == 0] > 0).all()
@@ -167,20 +173,20 @@ def test_centerness() -> None:
     torch.testing.assert_close(centerness(points, boxes), torch.tensor([1.0, (1 / 3) ** 0.5]))
 
 
-def test_the_quality_belongs_to_losses_whose_score_is_none(scenes: Scenes, shared: trial.DetectionSettings) -> None:
-    assert trial.parse_loss(QFL, shared, scenes).quality == "none"
-    assert trial.parse_loss(FOCAL, shared, scenes).quality == "centerness"
-    assert "BCE(centerness)" in repr(trial.parse_loss(FOCAL, shared, scenes))
+def test_the_quality_belongs_to_losses_whose_score_is_none(scenes: Scenes, shared: DetectionSettings) -> None:
+    assert BOXES.parse(QFL, shared, scenes).loss.quality == "none"
+    assert BOXES.parse(FOCAL, shared, scenes).loss.quality == "centerness"
+    assert "BCE(centerness)" in repr(BOXES.parse(FOCAL, shared, scenes).loss)
     output = torch.zeros(74, 8, 8)
     output[1] = -1.0
-    found = decode(output, trial.parse_loss(FOCAL, shared, scenes))
+    found = decode(output, BOXES.parse(FOCAL, shared, scenes).loss)
     np.testing.assert_allclose(found[:, 4], found[:, 5] * torch.tensor(-1.0).sigmoid().item(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("text", ["focal", "giou", "dice + giou", "qfl + focal + giou", "nice + giou"])
-def test_losses_that_do_not_fit(text: str, scenes: Scenes, shared: trial.DetectionSettings) -> None:
+def test_losses_that_do_not_fit(text: str, scenes: Scenes, shared: DetectionSettings) -> None:
     with pytest.raises(UserError, match=r"--loss .* \(boxes\): "):
-        trial.parse_loss(text, shared, scenes)
+        BOXES.parse(text, shared, scenes)
 
 
 def tile(boxes: list[list[float]], ignore: list[bool] | None = None) -> Scene:
@@ -221,20 +227,20 @@ def test_the_bootstrap_over_tiles(scenes: Scenes) -> None:
     nothing = {s.stem: np.zeros((0, 6)) for s in scenes.validation}
 
     def judged(other: dict[str, np.ndarray], ap50: float) -> str:
-        half = dict.fromkeys(trial.SCORES.titles, 0.5)
+        half = dict.fromkeys(BOXES.metrics.titles, 0.5)
         trials = [
             {"loss": loss, "seed": 0, "hash": loss, "diverged": None, "metrics": {**half, "ap50": score}}
             for loss, score in (("a", 1.0), ("b", ap50))
         ]
-        ranking = rank(trials, ["a", "b"], trial.SCORES)
+        ranking = rank(trials, ["a", "b"], BOXES.metrics)
         return str(bootstrap(ranking, trials, {"a": truth, "b": other}, scenes)["b"]["verdict"])
 
     assert judged(nothing, 0.0) == "lower"
     assert judged(truth, 1.0) == NO_DIFFERENCE
 
 
-def test_crops_are_cut_and_flipped_with_their_boxes(scenes: Scenes, shared: trial.DetectionSettings) -> None:
-    crops = trial.BoxCrops(scenes.train, replace(shared, steps=20), 0)
+def test_crops_are_cut_and_flipped_with_their_boxes(scenes: Scenes, shared: DetectionSettings) -> None:
+    crops = BoxCrops(scenes.train, replace(shared, steps=20), 0)
     inside, outside = [], []
     for step in range(20):
         image, target = crops.batch(step)
@@ -242,21 +248,21 @@ def test_crops_are_cut_and_flipped_with_their_boxes(scenes: Scenes, shared: tria
         inside += small[target[:, 0] == 1].tolist()
         outside += small[target[:, 0] == 0].tolist()
     assert np.mean(inside) > 1.0 + np.mean(outside)
-    assert crops.checksum == trial.BoxCrops(scenes.train, replace(shared, steps=20), 0).checksum
-    assert crops.checksum != trial.BoxCrops(scenes.train, replace(shared, steps=20), 1).checksum
+    assert crops.checksum == BoxCrops(scenes.train, replace(shared, steps=20), 0).checksum
+    assert crops.checksum != BoxCrops(scenes.train, replace(shared, steps=20), 1).checksum
 
 
-def test_the_detector_learns(scenes: Scenes, shared: trial.DetectionSettings) -> None:
+def test_the_detector_learns(scenes: Scenes, shared: DetectionSettings) -> None:
     longer = replace(shared, steps=60, crop=128, features=(8, 16, 16), lr=1e-2)
-    loss = trial.parse_loss("qfl + giou", longer, scenes)
-    record, _ = trial.JOB.trial(loss, 0, scenes, longer, lambda step: None)
+    loss = BOXES.parse("qfl + giou", longer, scenes).loss
+    record, _ = run_trial(BOXES, loss, 0, scenes, longer, lambda step: None)
     assert record["training"]["loss"][-1] < 0.6 * record["training"]["loss"][0]
     assert record["metrics"]["ap50"] > 0.3
 
 
-def test_divergence_is_a_result(scenes: Scenes, shared: trial.DetectionSettings) -> None:
-    loss = trial.parse_loss("1e38*qfl + 1e38*giou", shared, scenes)
-    record, predictions = trial.JOB.trial(loss, 0, scenes, replace(shared, lr=1e30), lambda step: None)
+def test_divergence_is_a_result(scenes: Scenes, shared: DetectionSettings) -> None:
+    loss = BOXES.parse("1e38*qfl + 1e38*giou", shared, scenes).loss
+    record, predictions = run_trial(BOXES, loss, 0, scenes, replace(shared, lr=1e30), lambda step: None)
     assert record["diverged"]
     assert record["metrics"] is None
     assert predictions == {}
@@ -264,7 +270,7 @@ def test_divergence_is_a_result(scenes: Scenes, shared: trial.DetectionSettings)
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_FEATURES", (8, 8, 8))
+    monkeypatch.setattr(boxes.Boxes, "sizes", lambda *_: (256, 4, (8, 8, 8)))
 
 
 @pytest.mark.usefixtures("quick")

@@ -14,10 +14,13 @@ from discs import make_folder
 import lossmith as ls
 from lossmith.cli import main
 from lossmith.lab import UserError
-from lossmith.lab import compare as comparison
-from lossmith.lab.data import Data, add_unlabelled, read_folder
-from lossmith.lab.losses import reads_unlabelled
-from lossmith.lab.plan import Crops, Settings
+from lossmith.lab.data.labelled import Data, add_unlabelled
+from lossmith.lab.kinds.images import KIND as IMAGES
+from lossmith.lab.kinds.pixels import KIND as PIXELS
+from lossmith.lab.run import comparison
+from lossmith.lab.run.crops import Crops
+from lossmith.lab.run.losses import reads_unlabelled
+from lossmith.lab.settings import Asked, RunSettings
 
 APART = "nonadjacency(forbidden=[[0, 1], [1, 0]])"
 DENSE = {"pixel", "region", "sorted", "map", "field", "sum", "information"}
@@ -40,12 +43,12 @@ def more(data: Data, extra: Path) -> Data:
 
 
 @pytest.fixture
-def asked(settings: Settings, more: Data, extra: Path) -> Settings:
+def asked(settings: RunSettings, more: Data, extra: Path) -> RunSettings:
     return replace(settings, fingerprint=more.fingerprint, unlabelled=str(extra), unlabelled_batch=3)
 
 
-def train(data: Data, losses: list[str], settings: Settings, out: Path) -> dict[str, dict[str, Any]]:
-    trials, stopped = comparison.run(data, losses, 1, settings, out, lambda *_: None)
+def train(data: Data, losses: list[str], settings: RunSettings, out: Path) -> dict[str, dict[str, Any]]:
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(losses, 1, out, lambda *_: None)
     assert not stopped
     return {t["loss"]: t for t in trials}
 
@@ -59,7 +62,7 @@ def test_every_pixel_is_ignored(data: Data, more: Data) -> None:
 
 
 def test_losses_that_read_labels_train_as_without(
-    data: Data, more: Data, settings: Settings, asked: Settings, tmp_path: Path
+    data: Data, more: Data, settings: RunSettings, asked: RunSettings, tmp_path: Path
 ) -> None:
     losses = ["dice + ce", "ce + 0.1*entropy"]
     before = train(data, losses, settings, tmp_path / "before")
@@ -71,7 +74,7 @@ def test_losses_that_read_labels_train_as_without(
 
 
 def test_a_loss_that_reads_none_sees_them(
-    data: Data, more: Data, settings: Settings, asked: Settings, tmp_path: Path
+    data: Data, more: Data, settings: RunSettings, asked: RunSettings, tmp_path: Path
 ) -> None:
     text = f"ce + {APART}"
     before = train(data, [text], settings, tmp_path / "before")[text]
@@ -102,13 +105,13 @@ def test_wholly_ignored_images_change_no_other_loss(name: str) -> None:
     assert not reads_unlabelled(loss)
 
 
-def test_the_user_hears_which_losses_see_nothing_of_them(more: Data, asked: Settings, tmp_path: Path) -> None:
+def test_the_user_hears_which_losses_see_nothing_of_them(more: Data, asked: RunSettings, tmp_path: Path) -> None:
     said: list[str] = []
-    comparison.run(more, ["ce", f"ce + {APART}"], 1, asked, tmp_path, lambda *_: None, said.append)
+    comparison.Comparison(PIXELS, more, asked).run(["ce", f"ce + {APART}"], 1, tmp_path, lambda *_: None, said.append)
     assert said == ['--loss "ce": reads labels only; the unlabelled images change nothing for it']
 
 
-def test_their_crops(more: Data, asked: Settings) -> None:
+def test_their_crops(more: Data, asked: RunSettings) -> None:
     crops = Crops(more.unlabelled, asked, (3, 1), asked.unlabelled_batch)
     image, label = crops.batch(0)
     assert image.shape == (3, 1, 32, 32)
@@ -151,5 +154,6 @@ def test_images_with_one_label_each_are_refused(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "labelled")
     (folder / "masks").rename(tmp_path / "masks")
     (folder / "labels.csv").write_text("stem,label\n" + "".join(f"disc{i},{i % 2}\n" for i in range(8)))
+    asked = Asked("labelled", unlabelled=tmp_path)
     with pytest.raises(UserError, match="has a label for each whole image, no masks; drop it"):
-        add_unlabelled(read_folder(folder, "labelled", "multiclass", -100), tmp_path)
+        IMAGES.read(folder, asked)

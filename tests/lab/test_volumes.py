@@ -11,13 +11,16 @@ import torch
 from balls import make_volumes
 from PIL import Image
 
-from lossmith.lab import UserError, pictures, report
-from lossmith.lab import compare as comparison
-from lossmith.lab.data import Data, Sample, read_folder
-from lossmith.lab.evaluate import predict
-from lossmith.lab.metrics import score_image
-from lossmith.lab.plan import Crops, Settings, sizes
-from lossmith.lab.sets import group_regions, interior_and_boundary
+from lossmith.lab import UserError
+from lossmith.lab.data.labelled import Data, Sample, read_pixels
+from lossmith.lab.data.sets import group_regions, interior_and_boundary
+from lossmith.lab.kinds.pixels import KIND as PIXELS
+from lossmith.lab.page import pictures, report
+from lossmith.lab.run import comparison, records
+from lossmith.lab.run.crops import Crops
+from lossmith.lab.run.predict import predict
+from lossmith.lab.say.metrics import score_image
+from lossmith.lab.settings import RunSettings
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +30,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def data(folder: Path) -> Data:
-    return read_folder(folder, "balls", "multiclass", -100)
+    return read_pixels(folder, "balls", "multiclass", -100)
 
 
 @pytest.fixture
-def settings(data: Data) -> Settings:
-    return Settings("balls", data.fingerprint, "multiclass", 3, 32, 2, 1e-2, -100, "cpu", (4, 4, 4))
+def settings(data: Data) -> RunSettings:
+    return RunSettings("balls", data.fingerprint, "multiclass", 3, 32, 2, 1e-2, -100, "cpu", (4, 4, 4))
 
 
 def test_reads_volumes(data: Data) -> None:
-    assert (data.dimensions, data.kind, data.channels) == (3, "segmentation", 1)
+    assert (data.dimensions, data.channels) == (3, 1)
     assert data.train[0].image.shape == (1, 32, 36, 40)
     assert data.train[0].image.std() == pytest.approx(1, abs=1e-4)
     assert data.classes == ["background", "class 1", "class 2"]
     assert data.counts(data.train)[0, 2] == 2 * 26 * 2
     assert sum(data.shares()) == pytest.approx(1)
-    assert sizes(data)[0] == 32
+    assert PIXELS.sizes(data)[0] == 32
 
 
 def test_axes_stored_in_another_direction_are_turned(folder: Path, data: Data, tmp_path: Path) -> None:
@@ -51,7 +54,7 @@ def test_axes_stored_in_another_direction_are_turned(folder: Path, data: Data, t
         volume = np.asarray(nibabel.load(path).dataobj)
         backwards = nibabel.Nifti1Image(volume[::-1], np.diag([-1.0, 1, 1, 1]))
         nibabel.save(backwards, path)
-    assert read_folder(tmp_path / "turned", "balls", "multiclass", -100).fingerprint == data.fingerprint
+    assert read_pixels(tmp_path / "turned", "balls", "multiclass", -100).fingerprint == data.fingerprint
 
 
 def test_images_and_volumes_do_not_mix(tmp_path: Path) -> None:
@@ -60,17 +63,17 @@ def test_images_and_volumes_do_not_mix(tmp_path: Path) -> None:
         Image.fromarray(np.eye(32, dtype=np.uint8)).save(folder / part / "c.png")
     (folder / "split.csv").unlink()
     with pytest.raises(UserError, match=r"c\.png: is 2-D, but a\.nii\.gz is 3-D"):
-        read_folder(folder, "mixed", "multiclass", -100)
+        read_pixels(folder, "mixed", "multiclass", -100)
 
 
 def test_a_series_is_no_volume(tmp_path: Path) -> None:
     folder = make_volumes(tmp_path / "series")
     nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 9), np.float32), np.eye(4)), folder / "images" / "a.nii.gz")
     with pytest.raises(UserError, match=r"a\.nii\.gz: shape \(4, 4, 4, 9\) is no volume"):
-        read_folder(folder, "series", "multiclass", -100)
+        read_pixels(folder, "series", "multiclass", -100)
 
 
-def test_crops_of_volumes_are_not_flipped(data: Data, settings: Settings) -> None:
+def test_crops_of_volumes_are_not_flipped(data: Data, settings: RunSettings) -> None:
     crops = Crops(data.train, settings, seed=3)
     image, label = crops.batch(0)
     assert image.shape == (2, 1, 32, 32, 32)
@@ -83,7 +86,7 @@ def test_crops_of_volumes_are_not_flipped(data: Data, settings: Settings) -> Non
         assert np.array_equal(label[i], sample.label[window])
 
 
-def test_predictions_keep_their_place(data: Data, settings: Settings) -> None:
+def test_predictions_keep_their_place(data: Data, settings: RunSettings) -> None:
     """A network that answers with its input: windows and padding must not move anything."""
 
     class Echo(torch.nn.Module):
@@ -124,14 +127,15 @@ def test_slices_show_the_rarest_class(data: Data) -> None:
     assert len(pictures.views(Sample("flat", np.zeros((1, 8, 8)), np.zeros((8, 8), int)), -100)) == 1
 
 
-def test_compare(data: Data, settings: Settings, tmp_path: Path) -> None:
+def test_compare(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     losses = ["ce", 'dice + ce(class_weight="median")']
-    trials, _ = comparison.run(data, losses, 1, settings, tmp_path, lambda *_: None)
+    whole = comparison.Comparison(PIXELS, data, settings)
+    trials, _ = whole.run(losses, 1, tmp_path, lambda *_: None)
     assert {t["loss"] for t in trials} == set(losses)
     for t in trials:
         assert len(t["per_class"]["hd95"]) == 2
-        assert comparison.read_predictions(tmp_path, t)["b"].shape == (32, 36, 40)
-    report.write_report(trials, [(loss, 0) for loss in losses], data, settings, tmp_path)
+        assert records.read_predictions(tmp_path, t)["b"].shape == (32, 36, 40)
+    report.write_report(whole, trials, [(loss, 0) for loss in losses], tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert len(re.findall(r"slice [xyz] = \d+</strong>", page)) == 3
     assert page.count('<img src="data:image/png;base64,') == 3 * (len(losses) + 1)

@@ -8,10 +8,10 @@ import pytest
 from discs import make_folder
 
 from lossmith.lab import UserError
-from lossmith.lab.data import Data, read_folder
-from lossmith.lab.losses import parse_loss
-from lossmith.lab.plan import Settings
-from lossmith.lab.weights import NAMES, with_weights
+from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.kinds.pixels import KIND as PIXELS
+from lossmith.lab.run.weights import NAMES, with_weights
+from lossmith.lab.settings import RunSettings
 
 
 def data_with(tmp_path: Path, counts: list[list[int]]) -> Data:
@@ -25,11 +25,11 @@ def data_with(tmp_path: Path, counts: list[list[int]]) -> Data:
         (folder / "images" / f"disc{i}.png").unlink()
         np.save(folder / "masks" / f"disc{i}.npy", np.repeat(range(len(row)), row).reshape(10, 10))
         np.save(folder / "images" / f"disc{i}.npy", np.zeros((10, 10)))
-    return read_folder(folder, "made", "multiclass", -100)
+    return read_pixels(folder, "made", "multiclass", -100)
 
 
 def weights(name: str, data: Data) -> list[float]:
-    text = with_weights(f"ce(class_weight='{name}')", data)
+    text = with_weights(f"ce(class_weight='{name}')", lambda: data.counts(data.train))
     assert text.startswith("ce(class_weight=[")
     return [float(w) for w in text.removeprefix("ce(class_weight=[").removesuffix("])").split(",")]
 
@@ -61,19 +61,21 @@ def test_a_class_that_never_occurs_weighs_nothing(tmp_path: Path, name: str) -> 
 
 def test_only_names_are_replaced(data: Data) -> None:
     for text in ("dice + ce", "ce(class_weight=[1, 2])", 'gdl(weighting="square")'):
-        assert with_weights(text, data) == text
-    both = with_weights('ce(class_weight="inverse", label_smoothing=0.1) + dice(class_weight = "enet")', data)
+        assert with_weights(text, lambda: data.counts(data.train)) == text
+    both = with_weights(
+        'ce(class_weight="inverse", label_smoothing=0.1) + dice(class_weight = "enet")', lambda: data.counts(data.train)
+    )
     assert both.count("[") == 2
     assert "label_smoothing=0.1" in both
 
 
-def test_an_unknown_name_gets_one_line(data: Data, settings: Settings) -> None:
+def test_an_unknown_name_gets_one_line(data: Data, settings: RunSettings) -> None:
     with pytest.raises(UserError, match=r"no class_weight is called 'invers'; did you mean 'inverse'\?$"):
-        parse_loss('ce(class_weight="invers")', settings, data)
+        PIXELS.parse('ce(class_weight="invers")', settings, data)
 
 
-def test_a_binary_loss_takes_the_weights_of_background_and_foreground(folder: Path, settings: Settings) -> None:
-    data = read_folder(folder, "discs", "binary", -100)
-    loss = parse_loss('ce(class_weight="inverse")', replace(settings, task="binary"), data)
+def test_a_binary_loss_takes_the_weights_of_background_and_foreground(folder: Path, settings: RunSettings) -> None:
+    data = read_pixels(folder, "discs", "binary", -100)
+    loss = PIXELS.parse('ce(class_weight="inverse")', replace(settings, task="binary"), data).loss
     n = data.counts(data.train).sum(0)
     assert loss.class_weight.tolist() == pytest.approx((n.sum() / n).tolist(), rel=1e-5)

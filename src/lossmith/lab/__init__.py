@@ -1,19 +1,29 @@
 """The lab: find out which loss your data wants, by training with each on the same footing.
 
-    data.py      a folder of images and masks, or labels (files.py), or a built-in set by name (builtin.py, sets.py)
-    plan.py      what all trials share: the settings, the crops of a seed
-    weights.py   class weights by name, counted from the data
-    train.py     one trial: one loss, one seed
-    evaluate.py  what the network says about the held-back images
-    metrics.py   what a trial is judged by; never a loss
-    compare.py   all trials, resumable; one JSON each
-    ranking.py   paired differences between losses, with intervals
-    report.py    one self-contained HTML file (figures.py, pictures.py, report.html)
-    scenes.py    images with boxes, and their tiles; detect.py a small detector, detection.py a trial of it
-    average_precision.py, detection_report.py  what that is judged by, and its HTML file
-    curves.py    the value and the gradient of any loss, drawn
-    box_regression.py  the DIoU paper's simulation of box losses (box_page.py, box_regression.html)
-    commands.py  the command line
+    commands/     the command line, a file for each command
+    kinds/        the kinds of data, one a file: pixels, images, boxes. kind.py says what the lab asks of a kind
+    settings.py   what is asked of a comparison, and what all its trials share
+    data/         a folder: its index and its faults, labelled images (labelled.py), images with boxes (scenes.py),
+                  single files (files.py), the built-in sets by name (builtin.py, sets.py)
+    run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
+                  (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
+    say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
+                  paired differences with intervals (ranking.py), a bootstrap over tiles (tiles.py)
+    page/         one self-contained HTML file: its templates, figures, pictures, and the losses themselves as curves
+    experiments/  the DIoU paper's simulation of box losses
+
+A new kind of data is one file: kinds/NAME.py with a class that extends `Kind` and an instance of it called KIND. It is
+found by being there. Its methods, each with its reason, are in kind.py; those without a default are
+
+    name, metrics    what results.json calls the kind; what its trials are judged by, and which of that ranks
+    recognises       whether a folder holds such data (the kinds are asked in the order of their names)
+    faults, read     everything that is wrong in a folder; the data, or an error for the first fault that is fatal
+    sizes            crop, batch and features of minutes on a CPU
+    network, crops   what trains, and what it is shown in each step of a seed
+    judge            the metrics of the held-back images
+
+Its page is page/compare.html, of which `template` may replace blocks. Beside it goes a test: tests/lab/test_kinds.py
+has the shortest kind there is.
 
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.
 """

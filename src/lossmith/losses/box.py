@@ -34,6 +34,7 @@ class BoxLoss(ElementLoss):
 
     family = "box"
     slot = "box"
+    needs = "pairs of boxes (lossmith lab box-regression compares such losses)"
     inputs: ClassVar[Callable[..., Any]] = Pair
     fmt: Format = "xyxy"
 

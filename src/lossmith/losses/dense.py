@@ -24,6 +24,8 @@ class Dense(Loss):
     inputs: ClassVar[Callable[..., Any]] = Batch
     takes: ClassVar[frozenset[str]] = Loss.takes | {"label_mask"}
     target: ClassVar[Literal["labels", "soft", "none"]] = "labels"  # what it learns from; "soft": probabilities
+    needs = ""
+    counts: ClassVar[frozenset[str]] = frozenset({"class_weight"})
     sees_ignored: ClassVar[bool] = False  # whether it looks at pixels that are ignored
     tasks: ClassVar[frozenset[Task]] = frozenset({"multiclass", "binary", "multilabel"})
     assumes: ClassVar[Task | None] = None  # what a target shaped like the logits means, where there is no choice

@@ -28,6 +28,7 @@ class ScoreLoss(ElementLoss):
     """A formula over a logit and the quality it should have."""
 
     family = "distribution"
+    needs = "the outputs of a detector"
     range = (0.0, math.inf)
     inputs: ClassVar[Callable[..., Any]] = ScorePair
 
@@ -121,6 +122,7 @@ class DistributionFocalLoss(ElementLoss):
 
     name = "dfl"
     family = "distribution"
+    needs = "the outputs of a detector"
     slot = "edge"
     range = (0.0, math.inf)
     paper = "Li et al. 2020, arXiv 2006.04388"

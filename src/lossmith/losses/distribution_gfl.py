@@ -57,6 +57,7 @@ class GeneralizedFocalLoss(Loss):
 
     name = "gfl"
     family = "distribution"
+    needs = "the outputs of a detector"
     range = (0.0, math.inf)
     paper = "Li et al. 2020, arXiv 2006.04388"
     takes: ClassVar[frozenset[str]] = frozenset({"weight", "denominator"})

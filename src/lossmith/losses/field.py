@@ -49,6 +49,7 @@ class ActiveContourLoss(ClassLoss):
 
     name = "active_contour"
     family = "field"
+    spatial = True
     range = (0.0, 1.0 + math.sqrt(3.0) + 1e-8)
     paper = "Chen et al. 2019, CVPR"
     without: ClassVar[dict[str, str]] = {"per_image": "a contour belongs to one image"}
@@ -113,6 +114,7 @@ class BoundaryF1Loss(ClassLoss):
 
     name = "boundary_f1"
     family = "field"
+    spatial = True
     range = (0.0, 1.0)
     paper = "Bokhovkin & Burnaev 2019, arXiv 1905.07852"
     without: ClassVar[dict[str, str]] = {
@@ -185,6 +187,8 @@ class NonAdjacencyLoss(Dense):
 
     name = "nonadjacency"
     family = "field"
+    spatial = True
+    counts: ClassVar[frozenset[str]] = frozenset({"forbidden"})
     range = (0.0, 1.0)
     paper = "Ganaye et al. 2018, MICCAI"
     target = "none"

@@ -24,6 +24,7 @@ class MapLoss(ClassLoss):
     """The mean over the pixels of something of the prediction times something of a map."""
 
     family = "map"
+    spatial = True
     takes: ClassVar[frozenset[str]] = ClassLoss.takes | {"distance"}
     without: ClassVar[dict[str, str]] = {"per_image": "a map belongs to one image"}
     spacing: Spacing | None = None

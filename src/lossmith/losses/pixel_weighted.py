@@ -212,6 +212,7 @@ class BoundaryCrossEntropyLoss(PixelLoss):
     """
 
     name = "boundary_ce"
+    spatial = True
     range = (0.0, math.inf)
     paper = "our construction"
     kernel_size: Window = 3
@@ -277,6 +278,7 @@ class DistanceMapPenaltyLoss(PixelLoss):
     """
 
     name = "distance_penalty"
+    spatial = True
     range = (0.0, math.inf)
     paper = "Caliva et al. 2019, arXiv 1908.03679"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"distance"}
@@ -338,6 +340,7 @@ class BorderCrossEntropyLoss(PixelLoss):
     """
 
     name = "border_ce"
+    spatial = True
     range = (0.0, math.inf)
     paper = "Ronneberger et al. 2015, arXiv 1505.04597"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"gap"}

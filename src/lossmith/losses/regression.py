@@ -24,6 +24,7 @@ class RegressionLoss(ElementLoss):
 
     family = "regression"
     slot = "box"
+    needs = "numbers to predict"
     range = (0.0, math.inf)
     inputs: ClassVar[Callable[..., Any]] = Pair
 

@@ -1,0 +1,95 @@
+"""Images with a label each, in labels.csv: they are classified as wholes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from monai.networks.nets.classifier import Classifier
+from torch import nn
+
+from lossmith.lab import UserError
+from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.labelled import Data, Sample, faults_of_labels, read_labels
+from lossmith.lab.kind import Judgement, Predictions
+from lossmith.lab.kinds.pixels import Pixels
+from lossmith.lab.page import curves
+from lossmith.lab.page.examples import class_row, confusion
+from lossmith.lab.run.losses import Labelling
+from lossmith.lab.run.predict import predict_labels
+from lossmith.lab.say.metrics import CLASSIFICATION, MetricSet, score_classes
+from lossmith.lab.say.ranking import LossRanking
+from lossmith.lab.settings import Asked, RunSettings
+
+
+class Images(Pixels):
+    """A label without axes is read, counted, shown and taught like a map of them; what differs stands here."""
+
+    name = "classification"
+    metrics: ClassVar[MetricSet] = CLASSIFICATION
+    template = '{% extends "images.html" %}'
+
+    def recognises(self, folder: Path) -> bool:
+        return (folder / "labels.csv").is_file() and not (folder / "masks").is_dir()
+
+    def faults(self, folder: Path, asked: Asked) -> list[Fault]:
+        return faults_of_labels(folder, asked.task, asked.ignore_index)
+
+    def read(self, folder: Path, asked: Asked) -> Data:
+        self.check(asked)
+        data = read_labels(folder, asked.data, asked.task, asked.ignore_index)
+        if asked.unlabelled:
+            raise UserError(
+                f"--unlabelled {asked.unlabelled}: {asked.data} has a label for each whole image, no masks; drop it"
+            )
+        if asked.crop:
+            raise UserError(f"--crop {asked.crop}: {asked.data} has a label for each whole image; drop --crop")
+        return data
+
+    def sizes(self, data: Data) -> tuple[int, int, tuple[int, ...]]:
+        return 0, 32, (8, 16, 32, 64)
+
+    def labelling(self, data: Data) -> Labelling:
+        # An image holds one class only: frequencies per image would say nothing.
+        return Labelling("images", False, torch.tensor([0, 1]), lambda: data.counts(data.train).sum(0, keepdims=True))
+
+    def network(self, data: Data, settings: RunSettings) -> nn.Module:
+        shape, strides = data.train[0].image.shape, [2] * len(settings.features)
+        channels = self.channels(data, settings)
+        return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
+
+    def watched(self, data: Data) -> list[Sample]:
+        return data.validation
+
+    def quick_score(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> float:
+        metrics, _, _ = score_classes(*predict_labels(model, data.validation, settings))
+        return float(metrics["f1"] or 0.0)
+
+    def last_score(self, evaluation: dict[str, Any], data: Data) -> float:
+        return float(evaluation["metrics"]["f1"])
+
+    def judge(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> Judgement:
+        label, probabilities = predict_labels(model, data.validation, settings)
+        if not np.isfinite(probabilities).all():
+            return None, {}
+        metrics, per_class, confusions = score_classes(label, probabilities)
+        evaluation = {"metrics": metrics, "per_class": per_class, "confusion": confusions.tolist()}
+        return evaluation, {"predicted": probabilities.argmax(0)}
+
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve:
+        return curves.sample(loss, self.channels(data, settings), pixels=False)
+
+    def page(
+        self, ranking: LossRanking, results: dict[str, Any], predictions: Predictions, data: Data
+    ) -> dict[str, Any]:
+        finished = [row for row in ranking.rows if row.seeds]
+        return {
+            "judged": data.classes,
+            "per_class": [class_row(row, results["trials"], ranking) for row in finished],
+            "confusions": [confusion(row, results["trials"]) for row in finished],
+        }
+
+
+KIND = Images()

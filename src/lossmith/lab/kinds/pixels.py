@@ -1,0 +1,156 @@
+"""Images or volumes with masks: a label for each pixel."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from monai.networks.nets.basic_unet import BasicUNet
+from monai.networks.nets.unet import UNet
+from torch import nn
+
+from lossmith.lab import UserError
+from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.labelled import Data, Sample, add_unlabelled, faults_of_pixels, read_pixels
+from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions
+from lossmith.lab.page import curves
+from lossmith.lab.page.examples import class_row, median_example
+from lossmith.lab.run.crops import LabelledCrops
+from lossmith.lab.run.losses import Labelling, parse_loss, reads_unlabelled
+from lossmith.lab.run.predict import predict
+from lossmith.lab.say.metrics import SEGMENTATION, Calibration, MetricSet, dice_per_class, score_image
+from lossmith.lab.say.ranking import LossRanking
+from lossmith.lab.settings import Asked, RunSettings
+from lossmith.loss import Loss
+
+Array = np.ndarray[Any, Any]
+
+_CHECKPOINT_IMAGES = 2
+
+
+class Pixels(Kind):
+    """Images or volumes with masks; and what they share with images that have one label each."""
+
+    name = "segmentation"
+    metrics: ClassVar[MetricSet] = SEGMENTATION
+    template = '{% extends "pixels.html" %}'
+    options = ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch")
+
+    def recognises(self, folder: Path) -> bool:
+        return (folder / "masks").is_dir()
+
+    def faults(self, folder: Path, asked: Asked) -> list[Fault]:
+        return faults_of_pixels(folder, asked.task, asked.ignore_index)
+
+    def read(self, folder: Path, asked: Asked) -> Data:
+        self.check(asked)
+        data = read_pixels(folder, asked.data, asked.task, asked.ignore_index)
+        return add_unlabelled(data, asked.unlabelled) if asked.unlabelled else data
+
+    def check(self, asked: Asked) -> None:
+        """Raises `UserError` for an option that means nothing here."""
+        if asked.quality:
+            raise UserError(f"--quality {asked.quality}: {asked.data} has no boxes.csv; drop --quality")
+        if asked.unlabelled_batch and not asked.unlabelled:
+            raise UserError(f"--unlabelled-batch {asked.unlabelled_batch}: give the folder too: --unlabelled FOLDER")
+
+    def sizes(self, data: Data) -> tuple[int, int, tuple[int, ...]]:
+        return (128, 8, RunSettings.features) if data.dimensions == 2 else (32, 4, (16, 32, 64, 128))
+
+    def settings(self, data: Data, asked: Asked) -> RunSettings:
+        settings = super().settings(data, asked)
+        if not asked.unlabelled:
+            return settings
+        batch = asked.unlabelled_batch or settings.batch
+        return replace(settings, unlabelled=str(asked.unlabelled), unlabelled_batch=batch)
+
+    def parse(self, text: str, settings: RunSettings, data: Data) -> ParsedLoss:
+        return parse_loss(text, settings, data, self.labelling(data))
+
+    def labelling(self, data: Data) -> Labelling:
+        """What is labelled."""
+        label = torch.zeros(2, *[32] * data.dimensions, dtype=torch.long)
+        label[:, 8:16, 8:16] = 1
+        return Labelling("pixels", True, label, lambda: data.counts(data.train))
+
+    def remarks(self, parsed: ParsedLoss, data: Data) -> list[str]:
+        said = super().remarks(parsed, data)
+        if data.unlabelled and not reads_unlabelled(cast(Loss, parsed.loss)):
+            said.append("reads labels only; the unlabelled images change nothing for it")
+        return said
+
+    def network(self, data: Data, settings: RunSettings) -> nn.Module:
+        channels, strides = self.channels(data, settings), [2] * (len(settings.features) - 1)
+        if data.dimensions == 3:  # wide but coarse: in a volume the full resolution costs the time
+            return UNet(3, data.channels, channels, settings.features, strides, num_res_units=1)
+        return BasicUNet(2, data.channels, channels, settings.features)
+
+    def channels(self, data: Data, settings: RunSettings) -> int:
+        """Of the network's output."""
+        return 1 if settings.task == "binary" else len(data.classes)
+
+    def crops(self, data: Data, settings: RunSettings, seed: int) -> LabelledCrops:
+        return LabelledCrops(data, settings, seed)
+
+    def watched(self, data: Data) -> list[Sample]:
+        """Two, evenly spread."""
+        stride = max(1, len(data.validation) // _CHECKPOINT_IMAGES)
+        return data.validation[stride - 1 :: stride][:_CHECKPOINT_IMAGES]
+
+    def quick_score(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> float:
+        found = ((s.label, predict(model, s, settings).argmax(0)) for s in self.watched(data))
+        scores = [dice_per_class(label, seen, len(data.classes), settings.ignore_index) for label, seen in found]
+        return float(np.mean(scores))
+
+    def last_score(self, evaluation: dict[str, Any], data: Data) -> float:
+        return float(np.mean([evaluation["images"][s.stem]["dice"] for s in self.watched(data)]))
+
+    def judge(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> Judgement:
+        classes = len(data.classes)
+        calibration = Calibration(classes, settings.ignore_index)
+        images: dict[str, dict[str, list[float]]] = {}
+        predictions: dict[str, Array] = {}
+        for sample in data.validation:
+            probabilities = predict(model, sample, settings)
+            if not np.isfinite(probabilities).all():
+                return None, {}
+            predictions[sample.stem] = probabilities.argmax(0).astype(np.uint8 if classes <= 256 else np.int32)
+            images[sample.stem] = score_image(sample.label, predictions[sample.stem], classes, settings.ignore_index)
+            calibration.add(sample.label, probabilities)
+        per_class: dict[str, list[float | None]] = {
+            name: np.mean([scores[name] for scores in images.values()], axis=0).tolist()
+            for name in self.metrics.titles
+            if name != "calibration_error"
+        }
+        per_class["calibration_error"] = calibration.errors()[1:]
+        metrics = {name: _mean(per_class[name]) for name in self.metrics.titles}
+        return {"metrics": metrics, "per_class": per_class, "images": images}, predictions
+
+    def facts(self, data: Data) -> dict[str, Any]:
+        facts = super().facts(data)
+        facts["images"]["unlabelled"] = len(data.unlabelled)
+        return {**facts, "dimensions": data.dimensions, "class_shares": data.shares()}
+
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve:
+        return curves.sample(loss, self.channels(data, settings))
+
+    def page(
+        self, ranking: LossRanking, results: dict[str, Any], predictions: Predictions, data: Data
+    ) -> dict[str, Any]:
+        trials, ignored = results["trials"], results["settings"]["ignore_index"]
+        return {
+            "judged": data.classes[1:],
+            "per_class": [class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
+            "example": median_example(ranking, trials, data, predictions, ignored),
+        }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None
+
+
+KIND = Pixels()

@@ -1,0 +1,88 @@
+"""What the pages of labelled data show beside the ranking: each class, predictions, confusions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lossmith.lab.data.labelled import Data, Sample
+from lossmith.lab.kind import Predictions, Trials
+from lossmith.lab.page import pictures
+from lossmith.lab.say.ranking import LossRanking, RankedLoss
+
+_MOST_EXAMPLE_SEEDS = 3
+
+
+def class_row(row: RankedLoss, trials: Trials, ranking: LossRanking) -> dict[str, Any]:
+    """Each metric's mean over seeds, for each class that is judged."""
+    cells: dict[str, list[float | None]] = {}
+    for metric in ranking.metrics.titles.keys() - ranking.metrics.without_classes:
+        by_class = zip(*(t["per_class"][metric] for t in _trials_of(row, trials)), strict=True)
+        known = [[v for v in values if v is not None] for values in by_class]
+        cells[metric] = [float(np.mean(v)) if v else None for v in known]
+    return {"loss": row.loss, "cells": cells}
+
+
+def confusion(row: RankedLoss, trials: Trials) -> dict[str, Any]:
+    """For each true class the share of its images that each class was predicted for; mean over seeds."""
+    counts = np.mean([t["confusion"] for t in _trials_of(row, trials)], axis=0)
+    totals = counts.sum(1, keepdims=True)
+    return {"loss": row.loss, "shares": (counts / np.where(totals, totals, 1)).tolist(), "images": totals[:, 0]}
+
+
+def _trials_of(row: RankedLoss, trials: Trials) -> list[dict[str, Any]]:
+    return [t for t in trials if t["loss"] == row.loss and t["seed"] in row.seeds and t["metrics"]]
+
+
+def median_example(
+    ranking: LossRanking, trials: Trials, data: Data, predictions: Predictions, ignore_index: int
+) -> dict[str, Any] | None:
+    """The held-back image whose Dice, averaged over all trials, is the median; every loss, up to three seeds."""
+    shown = [t for t in trials if t["hash"] in predictions]
+    if not shown:
+        return None
+    sample = median_image(shown, data)
+    seeds = sorted({t["seed"] for t in shown})[:_MOST_EXAMPLE_SEEDS]
+    several = len(data.classes) > 2
+    draw = pictures.painted if several else pictures.panel
+    drawn = []
+    for view in pictures.views(sample, ignore_index):
+        flat = view.sample(sample)
+        window = pictures.window_around(flat, ignore_index)
+        rows = []
+        for row in ranking.rows:
+            panels: list[dict[str, Any] | None] = []
+            for seed in seeds:
+                trial = next((t for t in shown if t["loss"] == row.loss and t["seed"] == seed), None)
+                predicted = predictions[trial["hash"]].get(sample.stem) if trial else None
+                if trial is None or predicted is None:
+                    panels.append(None)
+                    continue
+                panels.append(
+                    {
+                        "uri": draw(flat, view.of(predicted), window, ignore_index),
+                        "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
+                        "outside": pictures.outside(flat, view.of(predicted), window, ignore_index),
+                    }
+                )
+            rows.append({"loss": row.loss, "status": row.status, "panels": panels})
+        overview = pictures.overview(flat, window, ignore_index)
+        truth = pictures.painted(flat, flat.label, window, ignore_index) if several else ""
+        drawn.append({"title": view.title, "overview": overview, "truth": truth, "rows": rows})
+    return {
+        "stem": sample.stem,
+        "seeds": seeds,
+        "views": drawn,
+        "legend": {name: f"rgb{pictures.CLASSES[k % len(pictures.CLASSES)]}" for k, name in enumerate(data.classes[1:])}
+        if several
+        else {},
+        "truth": f"rgb{pictures.TRUTH}",
+        "prediction": f"rgb{pictures.PREDICTION}",
+    }
+
+
+def median_image(trials: Trials, data: Data) -> Sample:
+    """The held-back image with the median Dice over all trials."""
+    scores = [np.mean([np.mean(t["images"][s.stem]["dice"]) for t in trials]) for s in data.validation]
+    return data.validation[int(np.argsort(scores)[(len(scores) - 1) // 2])]

@@ -1,0 +1,124 @@
+"""The random crops of a trial, planned ahead from its seed: which part of which image each step shows."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossmith.lab.data.labelled import Data, Sample
+from lossmith.lab.data.scenes import Scene, cut
+from lossmith.lab.run.detector import STRIDE, assign
+from lossmith.lab.settings import RunSettings
+
+Array = np.ndarray[Any, Any]
+
+
+class Crops:
+    """The random crops of a run, all planned ahead from the seed: image, corner, and in 2-D the axes that are flipped.
+
+    Volumes are not flipped: what is up and what is left means something in them. `batch` is how many crops a step has,
+    if not as many as the settings say; a second number in the seed draws other crops.
+    """
+
+    def __init__(
+        self, samples: list[Sample], settings: RunSettings, seed: int | tuple[int, int], batch: int | None = None
+    ) -> None:
+        self._samples = samples
+        if settings.crop:
+            self._samples = [_padded_sample(s, settings.crop, settings.ignore_index) for s in samples]
+        space = np.array([s.image.shape[1:] for s in self._samples])
+        self._size = np.full_like(space[0], settings.crop) if settings.crop else space[0]
+        shape = (settings.steps, batch or settings.batch)
+        random = np.random.default_rng(seed)
+        which = random.integers(len(samples), size=shape)
+        corner = random.integers((space - self._size)[which] + 1)
+        flips = random.integers(2, size=(*shape, 2)) if space.shape[1] == 2 else np.zeros_like(corner)
+        self.plan = np.concatenate([which[..., None], corner, flips], axis=2)
+        self.checksum = checksum(self.plan)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (batch, channels, *crop) float32 and labels (batch, *crop) or (batch,) int64 of one step."""
+        images, labels = [], []
+        for which, *rest in self.plan[step]:
+            corner, flips = np.split(np.array(rest), 2)
+            sample = self._samples[which]
+            window = tuple(slice(a, a + n) for a, n in zip(corner, self._size, strict=True))
+            turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
+            images.append(sample.image[:, *window][:, *turn])
+            labels.append(sample.label[window][turn] if sample.label.ndim else sample.label)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
+
+
+def _padded_sample(sample: Sample, size: int, ignore_index: int) -> Sample:
+    """The sample itself, or padded to the size: with the mean outside the image, and nothing to learn there."""
+    missing = [(0, max(0, size - n)) for n in sample.label.shape]
+    if not any(after for _, after in missing):
+        return sample
+    label = np.pad(sample.label, missing, constant_values=ignore_index)
+    return Sample(sample.stem, np.pad(sample.image, [(0, 0), *missing]), label)
+
+
+class LabelledCrops:
+    """The crops of labelled images, and beside them those of images without labels, if there are any."""
+
+    def __init__(self, data: Data, settings: RunSettings, seed: int) -> None:
+        self.sources = [Crops(data.train, settings, seed)]
+        if data.unlabelled:  # from a stream of its own: the labelled crops are the same with and without them
+            self.sources.append(Crops(data.unlabelled, settings, (seed, 1), settings.unlabelled_batch))
+        self.checksum = checksum(*(source.plan for source in self.sources))
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Images and labels of one step."""
+        return tuple(map(torch.cat, zip(*(source.batch(step) for source in self.sources), strict=True)))
+
+
+class BoxCrops:
+    """The random crops of a run, all planned ahead from the seed: image, corner, and the axes that are flipped."""
+
+    def __init__(self, scenes: list[Scene], settings: RunSettings, seed: int) -> None:
+        self._scenes = [_padded_scene(scene, settings.crop) for scene in scenes]
+        self._size = settings.crop
+        space = np.array([scene.image.shape[1:] for scene in self._scenes])
+        shape = (settings.steps, settings.batch)
+        random = np.random.default_rng(seed)
+        which = random.integers(len(scenes), size=shape)
+        corner = random.integers((space - self._size)[which] + 1)
+        flips = random.integers(2, size=(*shape, 2))
+        self.plan = np.concatenate([which[..., None], corner, flips], axis=2)
+        self.checksum = checksum(self.plan)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (batch, channels, crop, crop), and what each point is to say (batch, 5, crop/8, crop/8)."""
+        images, targets = [], []
+        for which, y, x, flip_y, flip_x in self.plan[step].tolist():
+            part = cut(self._scenes[which], (x, y, x + self._size, y + self._size), "")
+            image, boxes = part.image, part.boxes.copy()
+            if flip_x:
+                image, boxes[:, [0, 2]] = image[:, :, ::-1], self._size - boxes[:, [2, 0]]
+            if flip_y:
+                image, boxes[:, [1, 3]] = image[:, ::-1], self._size - boxes[:, [3, 1]]
+            images.append(image)
+            in_strides = torch.from_numpy(boxes / STRIDE).float()
+            targets.append(assign(in_strides, torch.from_numpy(part.ignore), *[self._size // STRIDE] * 2))
+        return torch.from_numpy(np.stack(images)), torch.stack(targets)
+
+
+def _padded_scene(scene: Scene, size: int) -> Scene:
+    """The scene itself, or padded to the size with its mean."""
+    missing = [max(0, size - n) for n in scene.image.shape[1:]]
+    if not any(missing):
+        return scene
+    image = np.pad(scene.image, [(0, 0), *((0, n) for n in missing)])
+    return Scene(scene.stem, image, scene.boxes, scene.ignore)
+
+
+def checksum(*arrays: Array) -> str:
+    """A short fingerprint of the bytes of some arrays."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]

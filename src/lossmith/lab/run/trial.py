@@ -1,0 +1,139 @@
+"""One trial: one loss, one seed. Only the loss differs between the trials of a seed.
+
+The seed alone decides the initial weights and every crop; both leave a checksum in the trial's record.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from lossmith.lab.kind import Kind
+from lossmith.lab.run.crops import checksum
+from lossmith.lab.settings import RunSettings
+
+Array = np.ndarray[Any, Any]
+
+_EPOCHS = 100  # a schedule's epoch is this share of a run, whatever its number of steps
+_CHECKPOINTS = 5
+_MOST_POINTS = 200
+_WARM_UP_STEPS = 3
+_RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
+
+
+def run_trial(
+    kind: Kind, loss: nn.Module, seed: int, data: Any, settings: RunSettings, on_step: Callable[[int], None]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Train with one loss from one seed; several may run at once, in threads.
+
+    Returns the record of the trial (plain JSON values) and what was predicted for the held-back images.
+    A loss or gradient that is not finite ends the training there: `record["diverged"]` says at which step.
+    """
+    started = time.perf_counter()
+    device = torch.device(settings.device)
+    fabric = Fabric(accelerator=device.type, devices=1)
+    with _RANDOM_STATE:
+        torch.manual_seed(seed)
+        network = kind.network(data, settings)
+    weights = checksum(*(p.detach().numpy() for p in network.parameters()))
+    model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=settings.lr))
+    # Without a decay the last steps decide too much, and seeds differ more than losses do.
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    loss = loss.to(device)
+    next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
+    crops = kind.crops(data, settings, seed)
+    checkpoints = {math.ceil(settings.steps * (i + 1) / _CHECKPOINTS) for i in range(_CHECKPOINTS)}
+    losses: list[float] = []
+    step_times: list[float] = []
+    loss_times: list[float] = []
+    course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in kind.watched(data)]}
+    start_norm: float | None = None
+    diverged: dict[str, Any] | None = None
+
+    for step in range(1, settings.steps + 1):
+        image, label = fabric.to_device(crops.batch(step - 1))
+        begin = _clock(device)
+        logits = model(image)
+        before = _clock(device)
+        # The backward pass is cut at the logits, where it passes anyway, so that the loss's part can be timed.
+        leaf = logits.detach().requires_grad_()
+        value = loss(leaf, label)
+        value.backward()
+        after = _clock(device)
+        optimizer.zero_grad()
+        fabric.backward(logits, gradient=leaf.grad)
+        number = value.item()
+        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+        if step == 1:
+            start_norm = norm if math.isfinite(norm) else None
+        if not (math.isfinite(number) and math.isfinite(norm)):
+            diverged = {"step": step, "what": "gradient" if math.isfinite(number) else "loss"}
+            break
+        optimizer.step()
+        decay.step()
+        end = _clock(device)
+        losses.append(number)
+        step_times.append(end - begin)
+        loss_times.append(after - before)
+        for _ in range(step * _EPOCHS // settings.steps - (step - 1) * _EPOCHS // settings.steps):
+            next_epoch()  # several at once in a run of fewer steps than epochs
+        if step in checkpoints and step < settings.steps:
+            course["step"].append(step)
+            course["score"].append(kind.quick_score(model, loss, data, settings))
+        on_step(step)
+
+    evaluation, predictions = (None, {}) if diverged else kind.judge(model, loss, data, settings)
+    if evaluation:
+        course["step"].append(settings.steps)
+        course["score"].append(kind.last_score(evaluation, data))
+    elif diverged is None:
+        diverged = {"step": settings.steps, "what": "prediction"}
+    # The first steps compile, allocate and warm up; they would tell about the machine, not about the loss.
+    skip = _WARM_UP_STEPS if len(step_times) > 2 * _WARM_UP_STEPS else 0
+    record = {
+        "seed": seed,
+        "weights_checksum": weights,
+        "crops_checksum": crops.checksum,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gradient_norm_at_start": start_norm,
+        "diverged": diverged,
+        "training": _thinned(losses),
+        "validation": course,
+        "ms_per_step": 1000 * float(np.median(step_times[skip:])) if step_times else None,
+        "ms_in_loss": 1000 * float(np.median(loss_times[skip:])) if loss_times else None,
+        "seconds": time.perf_counter() - started,
+        **(evaluation or {"metrics": None, "per_class": None}),
+    }
+    return record, predictions
+
+
+def resolve_device(name: str) -> str:
+    """`auto` and the accelerator names of lightning-fabric, as the torch device they mean.
+
+    Raises whatever lightning-fabric raises for an accelerator that is not there.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "GPU available but not used" is what the user has just asked for
+        return Fabric(accelerator=name, devices=1).device.type
+
+
+def _clock(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def _thinned(values: list[float]) -> dict[str, list[float]]:
+    """At most 200 points of a course: means over equal stretches, at their last step."""
+    stretches = np.array_split(np.array(values), min(len(values), _MOST_POINTS)) if values else []
+    ends = np.cumsum([len(s) for s in stretches]).tolist()
+    return {"step": ends, "loss": [float(s.mean()) for s in stretches]}

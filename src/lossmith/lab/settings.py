@@ -1,0 +1,49 @@
+"""What is asked of a comparison, and what all its trials then share."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Quality = Literal["none", "centerness", "iou"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `lossmith compare`; None stands for what is usual with the kind of data."""
+
+    data: str
+    task: str = "multiclass"
+    steps: int | None = None
+    crop: int | None = None
+    batch: int | None = None
+    lr: float = 3e-3
+    ignore_index: int = -100
+    device: str = "cpu"
+    unlabelled: Path | None = None
+    unlabelled_batch: int | None = None
+    quality: Quality | None = None
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What all trials of one comparison share. `crop` is 0 where each image has one label: it is shown whole."""
+
+    data: str
+    fingerprint: str
+    task: str
+    steps: int
+    crop: int
+    batch: int
+    lr: float
+    ignore_index: int
+    device: str
+    features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
+    unlabelled: str | None = None  # a folder of images without masks, and how many crops of them join a step
+    unlabelled_batch: int | None = None
+    record: int = 2  # what a trial's JSON looks like: folders with older ones are refused
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as JSON would read them back."""
+        return {**asdict(self), "features": list(self.features)}
