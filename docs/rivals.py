@@ -1,8 +1,8 @@
 """The losses of PyTorch, MONAI and kornia that have a counterpart here: what they give, and what makes the two equal.
 
 One table for the page of losses, the rivals of the benchmark and the tests. The words in `why` are ours. `equal` is
-verified: theirs is `factor` times the loss (or the losses, added) that the text describes, where no pixel is ignored and
-no class absent.
+verified: theirs is `factor` times the loss (or the losses, added) that the text describes, where no pixel is ignored
+and no class absent.
 """
 
 from __future__ import annotations

@@ -51,13 +51,13 @@ case(
     lambda: same(DICE(Z, Y), ls.parse("dice")(Z, Y)),
 )
 case(
-    "logits are on {}, the target on {}; move one of them",
+    "{}: {} on {}, the {} on {}; move one of them",
     lambda: DICE(Z, Y.to("meta")),
     lambda: DICE(Z, Y),
     lambda: DICE(Z.to("meta"), Y.to("meta")),
 )
 case(
-    "logits are on {}, the weight on {}; move one of them",
+    "{}: {} on {}, the {} on {}; move one of them",
     lambda: DICE(Z, Y, weight=torch.ones(2, device="meta")),
     lambda: same(DICE(Z, Y, weight=torch.ones(2)), DICE(Z, Y)),
 )
@@ -128,9 +128,8 @@ case(
         F.binary_cross_entropy_with_logits(Z, YES.unsqueeze(1).expand(Z.shape).double()),
     ),
 )
-case("use target.long()", lambda: CE(Z, Y.double()), lambda: same(CE(Z, Y.double().long()), CE(Z, Y)))
 case(
-    "{} is no label: use target.round().long() if it is one with an error, or soft labels (N, C, *S)",
+    "{}, which is no label: use target.round().long() if it is one with an error, or soft labels (N, C, *S)",
     lambda: CE(Z, Y * 0.99998),
     lambda: same(CE(Z, (Y * 0.99998).round().long()), CE(Z, Y)),  # .long() alone would make 0 of every 1
     lambda: same(ls.CrossEntropyLoss(task="multiclass")(Z, F.one_hot(Y, 3).movedim(-1, 1).double()), CE(Z, Y)),
@@ -306,7 +305,7 @@ case(
     lambda: ls.GeneralizedFocalLoss(box=ls.CIoULoss(fmt="xyxy", reduction="mean")),
 )
 case(
-    "use_engine('fused') cannot serve this call: {}; use_engine('auto') falls back",
+    "use_engine({}) cannot serve this call: {}; use_engine('auto') falls back",
     lambda: with_engine("fused", lambda: DICE(Z, Y)),
     lambda: same(with_engine("auto", lambda: DICE(Z, Y)), DICE(Z, Y)),
 )
@@ -339,6 +338,11 @@ case(
         ls.GIoULoss(fmt="xywh")(A, B),
     ),
 )
+case(
+    "gap must be {}, one number per pixel, got {}; make it with ls.distance.gap_map(objects)",
+    lambda: ls.BorderCrossEntropyLoss()(Z, Y, gap=torch.zeros(1, 2)),
+    lambda: ls.BorderCrossEntropyLoss()(Z, Y, gap=ls.distance.gap_map(Y)),
+)
 
 
 class Named(Tensor):
@@ -348,17 +352,17 @@ class Named(Tensor):
 
 
 case(
-    "the target must be a real tensor, got {}; call loss(prediction, target)",
+    "; call loss(prediction, target)",
     lambda: ls.GIoULoss()(A),
     lambda: ls.GIoULoss()(A, B),
 )
 case(
-    "predictions must be a floating-point tensor, got {}; use .float()",
+    "; use .float()",
     lambda: ls.L1Loss()(A.long(), B),
     lambda: ls.L1Loss()(A.long().float(), B),
 )
 case(
-    "boxes must be floating-point tensors, got {}; use .float()",
+    "; use .float()",
     lambda: ls.box.pairwise_iou(A.long(), B),
     lambda: ls.box.pairwise_iou(A.long().float(), B),
 )
@@ -368,17 +372,17 @@ case(
     lambda: ls.GIoULoss()(A, B[:2][torch.tensor([0, 1, 1])]),
 )
 case(
-    "predictions are on {}, the target on {}; move one of them",
+    "{}: {} on {}, the {} on {}; move one of them",
     lambda: ls.GIoULoss()(A, B.to("meta")),
     lambda: ls.GIoULoss()(A, B),
 )
 case(
-    "the input is on {}, the weight on {}; move one of them",
+    "{}: {} on {}, the {} on {}; move one of them",
     lambda: ls.GIoULoss()(A, B, weight=torch.ones(3, device="meta")),
     lambda: ls.GIoULoss()(A, B, weight=torch.ones(3)),
 )
 case(
-    "the target must be a real tensor, got {}; call loss(logits, target)",
+    "; call loss(logits, target)",
     lambda: ls.DistributionFocalLoss()(Q),
     lambda: ls.DistributionFocalLoss()(Q, Q[:, 0]),
 )
@@ -486,6 +490,7 @@ ADVISES = re.compile(
 )
 # Texts that look like advice and only state what does not fit; what to do follows from the shapes they name.
 STATEMENTS = {
+    "a formula reads the sum {}, which the `wants` of its loss does not ask for",
     "{}: logits {} need a target {}, got {}",
     "{}: logits {} need labels and qualities {}, got {} and {}",
     "{}: logits {} need {} {}, got {}",

@@ -18,8 +18,7 @@ from torch.utils.checkpoint import checkpoint
 import lossmith as ls
 from lossmith.engine import choice
 from lossmith.engine.choice import chosen
-from lossmith.engine.numba import kernels
-from lossmith.engine.numba.kernels import boxes as box_kernels
+from lossmith.engine.numba import boxes, order, softmax
 from problems import labels_of, logits_of
 
 LOSS = ls.parse("dice + ce")
@@ -187,9 +186,9 @@ def broken(*args, **kwargs):
 
 
 FAILURES = [
-    (ls.DiceCELoss(), (Z, Y), kernels, "softmax_sums", "softmax_gradient"),
-    (ls.LovaszSoftmaxLoss(bins=8), (Z, Y), kernels, "softmax_histogram", "softmax_charge"),
-    (ls.GIoULoss(), BOXES, box_kernels, "fields", "gradient"),
+    (ls.DiceCELoss(), (Z, Y), softmax, "sums", "gradient"),
+    (ls.LovaszSoftmaxLoss(bins=8), (Z, Y), order, "softmax_histogram", "softmax_charge"),
+    (ls.GIoULoss(), BOXES, boxes, "fields", "gradient"),
 ]
 
 
@@ -230,7 +229,7 @@ def test_what_is_no_failure_of_the_kernels_is_nobody_elses(anew, monkeypatch):
         raise Alarm
 
     for error in (alarm, lambda *args: (_ for _ in ()).throw(TimeoutError)):
-        monkeypatch.setattr(kernels, "softmax_sums", error)
+        monkeypatch.setattr(softmax, "sums", error)
         with pytest.raises((Alarm, TimeoutError)):
             LOSS(Z, Y)
     monkeypatch.undo()

@@ -7,6 +7,7 @@ what is on disk.
 from __future__ import annotations
 
 import ast
+import gc
 import importlib
 import os
 import shutil
@@ -18,14 +19,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from lossmith.engine.kernel_cache import sealed, unsealed
+import torch
 from numba import typeof
 from numba.core import config
 
-import lossmith
-from lossmith.engine import kernel_cache
+import lossmith as ls
+from lossmith.engine.numba import cache
+from lossmith.engine.numba.cache import sealed, unsealed
 
-PACKAGE = Path(lossmith.__file__).parent
+PACKAGE = Path(ls.__file__).parent
 TINY = """
 from lossmith.engine.numba.cache import kernel
 
@@ -125,17 +127,41 @@ def test_a_broken_or_foreign_file_is_replaced(source, what):
     assert found(third.total) == (2, 0)
 
 
+def test_the_garbage_collector_stops_for_a_compilation_only(source, monkeypatch):
+    """What is switched off and on in every call, by several threads, may end up in either state."""
+    seen = []
+    monkeypatch.setattr(gc, "disable", lambda: seen.append("disable"))
+    monkeypatch.setattr(gc, "enable", lambda: seen.append("enable"))
+    module = imported(source)
+    module.total(INTEGERS)
+    assert seen == ["disable", "enable"]
+    logits, labels = torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long)
+    ls.CrossEntropyLoss()(logits, labels)
+    seen.clear()
+    ls.CrossEntropyLoss()(logits, labels)
+    assert seen == []
+
+
+def test_a_garbage_collector_that_is_off_stays_off(source):
+    gc.disable()
+    try:
+        imported(source).total(INTEGERS)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
 def test_an_edit_is_noticed_and_leaves_no_old_files(source):
     folder = source.parent / "__pycache__"
     assert imported(source).total(INTEGERS) == 12
     (old,) = kept(folder)
     source.write_text(TINY.replace("+=", "*="))
-    assert kernel_cache.source_digest(source) not in old.name
+    assert cache.source_digest(source) not in old.name
     edited = imported(source)
     assert edited.total(INTEGERS) == 60
     assert found(edited.total) == (0, 1)
     (new,) = kept(folder)
-    assert new.name.split(".")[2:3] == [kernel_cache.source_digest(source)]
+    assert new.name.split(".")[2:3] == [cache.source_digest(source)]
     assert new.name.split(".")[3] == old.name.split(".")[3]
 
 
@@ -156,24 +182,24 @@ def test_the_file_name_says_what_machine_code_depends_on(source, monkeypatch):
         def magic_tuple(self):
             return "triple", "cpu", ""
 
-    cache = imported(source).total._cache
+    kept = imported(source).total._cache
     names = [
-        cache.file_name((typeof(INTEGERS),), Codegen()),
-        cache.file_name((typeof(REALS),), Codegen()),
-        cache.file_name((typeof(INTEGERS),), OtherCodegen()),
+        kept.file_name((typeof(INTEGERS),), Codegen()),
+        kept.file_name((typeof(REALS),), Codegen()),
+        kept.file_name((typeof(INTEGERS),), OtherCodegen()),
     ]
-    for module in (kernel_cache.numba, kernel_cache.llvmlite, kernel_cache.np):
+    for module in (cache.numba, cache.llvmlite, cache.np):
         with monkeypatch.context() as patch:
             patch.setattr(module, "__version__", "0")
-            names.append(cache.file_name((typeof(INTEGERS),), Codegen()))
+            names.append(kept.file_name((typeof(INTEGERS),), Codegen()))
     with monkeypatch.context() as patch:
         patch.setattr(sys, "version", "3.0")
-        names.append(cache.file_name((typeof(INTEGERS),), Codegen()))
+        names.append(kept.file_name((typeof(INTEGERS),), Codegen()))
     with monkeypatch.context() as patch:
         patch.setattr(config, "USING_SVML", not config.USING_SVML)
-        names.append(cache.file_name((typeof(INTEGERS),), Codegen()))
+        names.append(kept.file_name((typeof(INTEGERS),), Codegen()))
     assert len(set(names)) == len(names) == 8
-    assert cache.file_name((typeof(INTEGERS),), Codegen()) == names[0]
+    assert kept.file_name((typeof(INTEGERS),), Codegen()) == names[0]
 
 
 def test_recompiling_does_not_load(source):
@@ -196,8 +222,8 @@ def test_the_folders_in_order(source, tmp_path, monkeypatch):
         tmp_path / "user" / "lossmith" / "kernels",
         tmp_path / "temporary" / f"lossmith-{owner}",
     ]
-    assert [folder.path for folder in kernel_cache.folders(source)] == expected
-    assert [folder.private for folder in kernel_cache.folders(source)] == [False, False, False, True]
+    assert [folder.path for folder in cache.folders(source)] == expected
+    assert [folder.private for folder in cache.folders(source)] == [False, False, False, True]
 
     for folder in expected:  # each is taken once those before it cannot be
         module = imported(source)
@@ -219,7 +245,7 @@ def block(folder: Path) -> None:
 def test_a_user_without_a_home_has_no_folder_called_tilde(source, monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(os.path, "expanduser", str)
-    assert all(folder.path.is_absolute() for folder in kernel_cache.folders(source))
+    assert all(folder.path.is_absolute() for folder in cache.folders(source))
 
 
 def no_temporary_folder() -> str:
@@ -256,7 +282,7 @@ def test_what_cannot_be_pickled_runs(source, monkeypatch):
     def refuses(content):
         raise TypeError("cannot pickle")
 
-    monkeypatch.setattr(kernel_cache, "dumps", refuses)
+    monkeypatch.setattr(cache, "dumps", refuses)
     assert imported(source).total(INTEGERS) == 12
 
 
@@ -296,16 +322,37 @@ def test_a_temporary_folder_is_used_only_if_it_is_ours_alone(source, tmp_path, m
     assert len(kept(folder)) == (2 if what == "ours" else 1)
 
 
-def test_what_is_compiled_into_a_kernel_stands_beside_it():
-    """The digest in a file's name does not cover what the kernel's folder imports from elsewhere."""
-    users = [file for file in PACKAGE.rglob("*.py") if "cache import kernel" in file.read_text()]
-    assert {file.name for file in users} >= {"softmax.py", "sigmoid.py", "boxes.py", "box_regression.py"}
-    for file in {other for user in users for other in user.parent.glob("*.py") if user.parent.name == "kernels"}:
+FOLDER = PACKAGE / "engine" / "numba"
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.glob("*.py")), ids=lambda file: file.name)
+def test_an_edit_of_any_file_of_the_folder_is_noticed(file, tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "numba")
+    assert cache.folder_digest(tmp_path / "numba") == cache.folder_digest(FOLDER)
+    with (tmp_path / "numba" / file.name).open("a") as copy:
+        copy.write("#")
+    assert cache.folder_digest(tmp_path / "numba") != cache.folder_digest(FOLDER)
+
+
+def test_the_folder_is_in_every_digest(source, monkeypatch):
+    before = cache.source_digest(source)
+    monkeypatch.setattr(cache, "_FOLDER", "edited")
+    assert cache.source_digest(source) != before
+    assert imported(source).total._cache._digest == cache.source_digest(source)
+
+
+def test_what_is_compiled_into_a_kernel_stands_in_its_file_or_the_folder():
+    """The digest in a file's name does not cover what else the kernel's file imports."""
+    users = [file for file in PACKAGE.rglob("*.py") if "@kernel(" in file.read_text()]
+    assert {file.name for file in users} >= {"softmax.py", "sigmoid.py", "soft.py", "ordered.py", "boxes.py"}
+    assert {file.parent.name for file in users} == {"numba", "experiments"}
+    pasted = {FOLDER / f"{name}.py" for name in ("arithmetic", "curves", "pixels")}
+    for file in {*users} | pasted:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):
-                beside = node.level == 1 or (node.level, node.module) == (2, "cache")
+                here = node.level == 1 and file.parent == FOLDER
                 ours = node.level > 0 or (node.module or "").startswith("lossmith")
-                assert beside or not ours, file.name
+                assert here or not ours or node.module == "lossmith.engine.numba.cache", file.name
             elif isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("lossmith") for alias in node.names), file.name
 
@@ -314,14 +361,13 @@ def test_what_is_compiled_into_a_kernel_stands_beside_it():
 
 LOSSES = """
 import torch, lossmith as ls
-from lossmith.engine.numba import kernels
-from lossmith.engine.numba.kernels import boxes as box_kernels
+from lossmith.engine.numba import boxes as b, softmax as s
 torch.set_num_threads(1)
 logits = torch.linspace(-2, 2, 96).reshape(1, 3, 4, 8).requires_grad_()
 boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]], requires_grad=True)
 value = ls.DiceCELoss()(logits, torch.ones(1, 4, 8, dtype=torch.long)) + ls.GIoULoss()(boxes, boxes.detach() + 1)
 value.backward()
-used = [kernels.softmax_sums, kernels.softmax_gradient, box_kernels.fields, box_kernels.gradient]
+used = [s.sums, s.gradient, b.fields, b.gradient]
 count = lambda counters: sum(sum(counter.values()) for counter in counters)
 print(count(k.stats.cache_hits for k in used), count(k.stats.cache_misses for k in used))
 print(value.item(), logits.grad.sum(), boxes.grad.tolist())
@@ -360,7 +406,7 @@ def test_the_second_process_compiles_nothing(tmp_path):
 def test_an_installation_that_is_not_the_users_own(tmp_path):
     """A container that runs as a user without a home: the temporary folder is left."""
     shutil.copytree(PACKAGE, tmp_path / "site" / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
-    block(tmp_path / "site" / "lossmith" / "engine" / "__pycache__")
+    block(tmp_path / "site" / "lossmith" / "engine" / "numba" / "__pycache__")
     (tmp_path / "temporary").mkdir()
     where = {"PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path / "site" / "lossmith" / "cli.py")}
     where["TMPDIR"] = str(tmp_path / "temporary")

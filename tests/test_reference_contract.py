@@ -14,8 +14,17 @@ NEEDS = {"nonadjacency": {"forbidden": 1.0 - np.eye(3)}}
 MULTILABEL = {"dice2", "lovasz_hinge"}  # no softmax
 COUNTS = {"ohem", "topk"}  # a weight is a mask: 2 is not repeating
 UNSUPERVISED = {"nonadjacency"}  # looks at ignored pixels too
-SPATIAL = {"boundary_ce", "distance_penalty", "boundary", "hausdorff", "active_contour", "nonadjacency", "boundary_f1"}
-ONE_IMAGE = SPATIAL - {"boundary_ce", "distance_penalty"}  # no per_image
+SPATIAL = {
+    "boundary_ce",
+    "border_ce",
+    "distance_penalty",
+    "boundary",
+    "hausdorff",
+    "active_contour",
+    "nonadjacency",
+    "boundary_f1",
+}
+ONE_IMAGE = SPATIAL - {"boundary_ce", "border_ce", "distance_penalty"}  # no per_image
 
 
 def loss(name, logits, target, task="multiclass", **settings):

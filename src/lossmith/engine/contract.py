@@ -73,9 +73,14 @@ class Sums:
     fn2: Tensor
 
     def __init__(self, **known: Tensor) -> None:
-        self.known = known
+        self.known: dict[str, Tensor] = {}
         for name, value in known.items():
-            setattr(self, name, value)
+            self.add(name, value)
+
+    def add(self, name: str, value: Tensor) -> None:
+        """One more."""
+        self.known[name] = value
+        setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
         if name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2"):

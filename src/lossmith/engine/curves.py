@@ -79,7 +79,8 @@ class Conservative(SignedConservative):
         return super().__call__(u).abs()
 
     def slope(self, u: Tensor) -> Tensor:
-        return torch.where(u < self.x, -1.0, 1.0) * super().slope(u)
+        slope = super().slope(u)
+        return torch.where(u < self.x, -slope, slope)
 
 
 KINDS: tuple[type[Curve], ...] = (Focal, Power, Conservative, SignedConservative)

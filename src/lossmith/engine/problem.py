@@ -99,7 +99,7 @@ def read(problem: Problem) -> Labels:
     z, given = problem.logits, problem.target
     top = 1
     if problem.hard:
-        top = z.shape[1] - problem.exclusive  # label C of independent channels is none of them
+        top = z.shape[1] - 1 if problem.exclusive else z.shape[1]  # label C of independent channels is none of them
     target = given.to(computed(z)) if given.is_floating_point() and not problem.hard else given
     target = target if target.is_floating_point() else target.long()  # or a uint8 156 would equal −100
     target, weight, span = _counted(problem, target, top)

@@ -117,6 +117,9 @@ class Batch:
         """The weight of the pixels with each label; (N, 1) where no loss asked for labels."""
         s = self.sums
         if self.exclusive:
+            if not s.known:  # nobody asked, and all pixels count
+                pixels = math.prod(self.space)
+                return torch.full((len(self.problem.logits), 1), pixels, dtype=self.dtype, device=self.device)
             return s.t if "t" in s.known else s.n
         return torch.stack([s.n - s.t, s.t], 2)
 

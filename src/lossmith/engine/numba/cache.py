@@ -6,8 +6,8 @@ Here there is no index: a file per kernel and signature, whose name says all tha
 checksum covers that name. It is moved into place when it is complete. A file with anything wrong counts as absent, and
 a kernel that cannot be kept runs all the same. NUMBA_DEBUG_CACHE=1 prints what becomes of each file.
 
-The digest of the source covers all files of the folder that a kernel stands in and this one, not what they import from
-elsewhere: a function that is compiled into a kernel has to stand beside it.
+The digest of the source covers the file a kernel stands in and all files of this folder, not what else is imported: a
+function that is compiled into a kernel has to stand in one of these.
 """
 
 # mypy: disable-error-code="attr-defined, no-untyped-call"
@@ -15,6 +15,7 @@ elsewhere: a function that is compiled into a kernel has to stand beside it.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import inspect
 import os
@@ -32,7 +33,7 @@ import numba
 import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache, _cache_log
-from numba.core.compiler import CompileResult
+from numba.core.compiler import Compiler, CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
@@ -44,11 +45,25 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`njit(**options)`, with the machine code kept on disk. The options stand in the source: its digest has them."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**options)(function)
+        dispatcher = numba.njit(**options, pipeline_class=_Compiler)(function)
         dispatcher._cache = KernelCache(function)
         return dispatcher
 
     return compiled
+
+
+class _Compiler(Compiler):
+    def compile_extra(self, function: Any) -> Any:
+        """Without the garbage collector: Numba makes millions of small objects, and after every few thousand it would
+        look through all of torch's, a sixth of the time. Numba's lock is held: one thread at a time comes here.
+        """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return super().compile_extra(function)
+        finally:
+            if collects:
+                gc.enable()
 
 
 class Folder(NamedTuple):
@@ -85,10 +100,21 @@ def folders(source: Path) -> list[Folder]:
     return [*found, Folder(temporary / f"lossmith-{owner}", private=True)]
 
 
+def folder_digest(folder: Path) -> str:
+    files = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
+
+
 def source_digest(source: Path) -> str:
-    """Of all sources beside it: a kernel is made of what it imports from there, which Numba pastes in."""
-    sources = sorted(source.parent.glob("*.py"))
-    return hashlib.sha256(b"".join(x.read_bytes() for x in (*sources, Path(__file__)))).hexdigest()[:16]
+    return hashlib.sha256(source.read_bytes() + _FOLDER.encode()).hexdigest()[:16]
+
+
+try:
+    # Now, before any other file of the folder is imported: what is compiled from one that was edited meanwhile is then
+    # kept under a digest that the folder no longer has, not under one that belongs to other code.
+    _FOLDER = folder_digest(Path(__file__).parent)
+except OSError:
+    _FOLDER = ""
 
 
 class KernelCache(_Cache):

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from types import TracebackType
 
 from ..choice import KernelFailure, warn
 
@@ -19,8 +17,8 @@ def unavailable() -> str | None:
         if find_spec("numba") is None:
             reason = "pip install numba"
         else:
-            import_module(f"{__package__}.kernels")
-            import_module(f"{__package__}.kernels.boxes")
+            for name in ("sums", "order", "overlap"):
+                import_module(f"{__package__}.{name}")
             if not import_module("numba").config.DISABLE_JIT:
                 return None
             reason = "NUMBA_DISABLE_JIT is set, and uncompiled they are wrong"
@@ -30,24 +28,15 @@ def unavailable() -> str | None:
     return "numba is not installed" if reason == "pip install numba" else reason
 
 
-@contextmanager
-def compiling() -> Iterator[None]:
-    """For a call that may compile: its failures are told from others.
+class compiling:
+    """For a call that may compile: its failures are told from others."""
 
-    Numba makes millions of small objects, and after every few thousand the garbage collector would look through all of
-    torch's: a sixth of the time.
-    """
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    except Exception as error:
-        if not _of_compiler(error):
-            raise
-        raise KernelFailure("numba", f"the kernels failed {_in_a_line(error)}") from error
-    finally:
-        if collects:
-            gc.enable()
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, Exception) and _of_compiler(error):
+            raise KernelFailure("numba", f"the kernels failed {_in_a_line(error)}") from error
 
 
 def _in_a_line(error: Exception) -> str:

@@ -18,7 +18,11 @@ from ..contract import Order, Ranking, Want
 from ..images import Images
 from ..plain import order as plain
 from ..problem import Problem
-from .sums import _ask_for_huge_pages, _field, _fresh, _Job, _pixel_stride
+from .arithmetic import LANES
+from .launch import fresh
+from .ordered import Slots, largest_errors, sigmoid_charge, sigmoid_histogram, softmax_charge, softmax_histogram
+from .pixels import LANE_ROWS
+from .plan import plan_of
 from .sums import refuses as refuses_logits
 
 BITS = 62  # of a count
@@ -48,7 +52,7 @@ def ranked(question: Order) -> tuple[Tensor, Tensor]:
 def _factor(question: Order) -> Tensor | None:
     """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold. None if a weight is not finite."""
     problem, how = question.problem, question.ranking
-    factor = _fresh(len(problem.logits)).fill_(1.0)
+    factor = fresh(len(problem.logits)).fill_(1.0)
     weights = [x.detach().float() for x in (problem.weight, problem.sample) if x is not None]
     if problem.sample is not None and not how.per_image:
         factor = problem.sample.detach().float()
@@ -94,62 +98,47 @@ class _Ranked(torch.autograd.Function):
         return gradient(by_kernels, by_torch), None, None, None, None
 
 
-class _RankingJob(_Job):
+class _RankingJob:
     def __init__(self, problem: Problem, how: Ranking, factor: Tensor) -> None:
-        super().__init__(problem, Want())
-        self.logits, self.how, self.factor = problem.logits, how, factor
+        self.plan = plan_of(problem, Want(), pixel_is_image=False)
+        self.shown = self.plan.shown(problem)
+        self.how, self.factor = how, factor
         self.slots = how.bins + plain.EXTRA
-        self.groups = self.grid.images if how.per_image else 1
-        self.common = self.arguments[:3]
-        self.channelwise = () if self.hard_softmax else (problem.hard and problem.task == "multilabel",)
+        self.channels = self.plan.grid.channels
+        self.groups = self.plan.grid.images if how.per_image else 1
         self.counts: list[np.ndarray[Any, Any]] = []
 
     def span(self) -> Tensor:
         """The largest error of each group and class."""
-        from . import kernels as k
-
         if not self.how.hinge:
-            return _fresh(self.groups, self.grid.channels, dtype=torch.float64).fill_(1.0)
-        largest = np.zeros((self.chunks, self.grid.channels), np.float32)
-        self.arguments = (*self.common, *self.channelwise)
-        self.run(k.largest_errors, largest)
-        return torch.from_numpy(largest).reshape(self.groups, -1, self.grid.channels).amax(1).double()
+            return fresh(self.groups, self.channels, dtype=torch.float64).fill_(1.0)
+        largest = np.zeros((self.plan.chunks, self.channels), np.float32)
+        self.plan.run(largest_errors, (*self.shown, largest), self._scratch)
+        return torch.from_numpy(largest).reshape(self.groups, -1, self.channels).amax(1).double()
 
     def histogram(self, span: Tensor) -> Tensor:
         """The weights of background and foreground in each slot: (G, C, 2, slots)."""
-        from . import kernels as k
-
         self.counts = []
-        self._rank(k.softmax_histogram if self.hard_softmax else k.sigmoid_histogram, span)
+        self._rank(softmax_histogram if self.plan.hard_softmax else sigmoid_histogram, span)
         counts: Tensor = torch.from_numpy(sum(self.counts)).double()
         return counts.view(self.groups, -1, 2, self.slots)
 
     def gradient(self, table: Tensor, span: Tensor) -> Tensor:
-        from . import kernels as k
-
-        out = torch.empty_like(self.logits)
-        if _pixel_stride(out) is None:
-            out = torch.empty_like(self.logits, memory_format=torch.contiguous_format)
-        _ask_for_huge_pages(out)
-        charge = k.softmax_charge if self.hard_softmax else k.sigmoid_charge
-        self._rank(charge, span, table.flatten(2).float().numpy(), _field(out))
+        out = self.plan.output()
+        charge = softmax_charge if self.plan.hard_softmax else sigmoid_charge
+        self._rank(charge, span, table.flatten(2).float().numpy(), self.plan.out.field(out))
         return out
 
     def _rank(self, kernel: Callable[..., None], span: Tensor, *results: Any) -> None:
-        from . import kernels as k
-
         scale = plain.scale_of(span, self.how.bins).float().numpy()
-        slots = k.Slots(self.how.bins, self.how.per_image, self.factor.numpy(), scale)
-        hinge = () if self.hard_softmax else (self.how.hinge,)
-        self.arguments = (*self.common, *self.channelwise, *hinge, slots)
-        self.run(kernel, *results)
+        slots = Slots(self.how.bins, self.how.per_image, self.factor.numpy(), scale)
+        hinge = () if self.plan.hard_softmax else (self.how.hinge,)
+        self.plan.run(kernel, (*self.shown, *hinge, slots, *results), self._scratch)
 
     def _scratch(self) -> tuple[Any, ...]:
-        from . import kernels as k
-
-        rows = _fresh(2, self.grid.channels, k.LANES)
-        lane = _fresh(k.LANE_ROWS, k.LANES)
-        places = _fresh(k.LANES, dtype=torch.int32)
-        amounts = _fresh(k.LANES, dtype=torch.int64)
-        self.counts.append(np.zeros((self.groups, self.grid.channels, 2 * self.slots), np.int64))
+        rows = fresh(2, self.channels, LANES)
+        lane = fresh(LANE_ROWS, LANES)
+        places = fresh(LANES, dtype=torch.int32)
+        amounts = fresh(LANES, dtype=torch.int64)
+        self.counts.append(np.zeros((self.groups, self.channels, 2 * self.slots), np.int64))
         return rows.numpy(), lane.numpy(), places.numpy(), amounts.numpy(), self.counts[-1]

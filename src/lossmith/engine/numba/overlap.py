@@ -11,10 +11,10 @@ from torch import Tensor
 from ..choice import gradient, unusual
 from ..contract import Boxes, Overlap
 from ..plain.overlap import overlap as plain_overlap
-from .compiling import compiling
-from .sums import _fresh, _pool
+from . import boxes as k
+from .launch import fresh, launch
 
-FIELDS = tuple(Boxes.__annotations__)  # in the order of the numbers in kernels/boxes.py
+FIELDS = tuple(Boxes.__annotations__)  # in the order of the numbers in boxes.py
 _ALONE = 1 << 17  # boxes below which another thread costs more than it saves
 
 
@@ -45,8 +45,6 @@ class _Fields(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, wanted: tuple[str, ...]) -> tuple[Tensor, ...]:
-        from .kernels import boxes as k
-
         ctx.save_for_backward(a, b)
         ctx.wanted = wanted
         out = a.new_empty(len(wanted), *a.shape[:-1])
@@ -55,8 +53,6 @@ class _Fields(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        from .kernels import boxes as k
-
         saved: tuple[Tensor, Tensor] = ctx.saved_tensors
         a, b = saved
 
@@ -79,21 +75,7 @@ def _numbers(wanted: tuple[str, ...]) -> Any:
 
 def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     """All boxes, on as many threads as torch uses."""
-    from .kernels import boxes as k
-
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4
-    threads = max(1, min(torch.get_num_threads(), count // _ALONE))
-
-    def work(begin: int, end: int) -> None:
-        kernel(begin, end, _fresh(k.ROWS * k.LANES).numpy(), numbers, *arrays)
-
-    with compiling():  # here: in a thread it could deadlock on the import lock
-        work(0, 0 if threads > 1 else count)
-    if threads == 1:
-        return
-    edges = [count * i // threads for i in range(threads + 1)]
-    others = [_pool().submit(work, *edges[i : i + 2]) for i in range(1, threads)]
-    work(*edges[:2])
-    for other in others:
-        other.result()
+    threads = min(torch.get_num_threads(), count // _ALONE)
+    launch(kernel, count, threads, lambda: (fresh(k.ROWS * k.LANES).numpy(),), (numbers, *arrays))

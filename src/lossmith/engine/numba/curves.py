@@ -1,12 +1,13 @@
-"""The curves of `engine/curves.py`, and their slopes."""
+"""The curves of `engine/curves.py` over a block, with their slopes."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from .arithmetic import log, multiply_power
-from .layout import CONSERVATIVE, FAST, FOCAL, GROUP, ONE, POWER, TINY, TWO, ZERO
+from .arithmetic import FAST, GROUP, ONE, TINY, TWO, ZERO, log, multiply_power
+
+FOCAL, POWER, CONSERVATIVE, SIGNED_CONSERVATIVE = range(4)  # in the order of KINDS
 
 
 @njit(**FAST)

@@ -1,12 +1,67 @@
-"""In and out: blocks of pixels, their weights and labels, and which of them count: the one definition in kernels."""
+"""Pixels on their way between tensors and the scratch of a kernel: blocks, weights, labels, and what is ignored."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from .arithmetic import narrow, widen
-from .layout import EXACT, FAST, GROUP, HIGH, LABEL, LANES, LOW, ONE, PEAK, WEIGHT, ZERO, Block
+from .arithmetic import EXACT, FAST, GROUP, LANES, ONE, ZERO, narrow, widen
+
+# Rows of `partial` and of the upstream gradients: the sums of `Stats`. Under a sigmoid a curve takes two: yes and no.
+N, T, TT, FP, FN, FP2, FN2, SPREAD, SPREAD_NO, CURVES = range(10)
+
+# Rows of `lane`. Softmax: "own" is the pixel's label, or the likeliest class if the target is soft.
+WEIGHT, LABEL, PEAK, OWN, REST, SCALE, HIT, MISS, U, LOG_SUM, VALUE, INNER, PULL, PUSH, OWN_PUSH, LOW, HIGH = range(17)
+# Sigmoid, and one class of a soft target: the events "yes" and "no", their surprise and their share of the weight.
+LIVE, TARGET, LOGIT, YES, NO, P, Q, U_YES, U_NO, SLOPE, SLOPE_NO, LANE_ROWS = range(17, 29)
+
+# What the kernels are given. Where it may be None, that is a type of its own: they are then compiled without the loops
+# that would serve the rest, which takes a quarter less time.
+
+
+class Field(NamedTuple):
+    """A tensor (images, channels, pixels): flat memory and the distance from one to the next of each."""
+
+    flat: Any
+    image: int
+    channel: int
+    pixel: int | None  # None: they lie side by side
+
+
+class Grid(NamedTuple):
+    images: int
+    channels: int
+    pixels: int
+    chunk: int  # pixels per chunk, a multiple of LANES; a chunk is part of one image
+    chunks_per_image: int
+
+
+class Known(NamedTuple):
+    """What is known of the pixels besides their logits. An array is empty where there is nothing to say."""
+
+    target: Field
+    weight: Any  # (images × pixels,)
+    sample: Any  # (images,)
+    ignore: int
+
+
+class Ask(NamedTuple):
+    errors: bool
+    squares: bool
+    spread: bool
+    curves: int
+    shapes: Any  # (curves, 2): the kind of each `Curve`, a number from `curves.py`, and its x. None: all are straight
+
+
+class Block(NamedTuple):
+    """`size` pixels of an image from `begin`, padded to 64 · `groups` lanes."""
+
+    image: int
+    begin: int
+    size: int
+    groups: int
 
 
 @njit(**EXACT)
@@ -122,6 +177,7 @@ def reset_limits(lane):
 
 @njit(**FAST)
 def save_limits(lane, limits):
+    limits[0], limits[1] = np.inf, -np.inf
     for i in range(LANES):
         low, high = np.float64(lane[LOW, i]), np.float64(lane[HIGH, i])
         limits[0] = low if low < limits[0] else limits[0]
@@ -157,3 +213,15 @@ def load_rows(logits, block, rows, lane, ignored):
         for i in range(lanes):
             z, peak = rows[c, i], lane[PEAK, i]
             lane[PEAK, i] = z if z > peak else peak
+
+
+@njit(**FAST)
+def load_upstream(values, there, block, weight, out):
+    """The gradient with respect to u: 0 without one, and at an ignored pixel."""
+    for i in range(GROUP * block.groups):
+        out[i] = ZERO
+    if len(values) > 0:
+        source = values[there:]
+        for i in range(block.size):
+            out[i] = source[i]
+        clear_ignored(weight, out, block.groups)

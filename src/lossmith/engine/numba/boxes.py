@@ -1,4 +1,4 @@
-"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `plain/overlap.py` says what they are.
+"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `boxes.py` says what they are.
 
 Boxes are worked on in blocks of 256. A block is turned into rows of one coordinate each in flat scratch that stays in
 the L1 cache, and each field is one small loop over these rows: with fixed distances between rows and a fixed length,
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from ..cache import kernel
+from .cache import kernel
 
 LANES = L = 256
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate

@@ -1,27 +1,37 @@
-"""A yes or no in every channel: sums and gradient."""
+"""Sums and gradient of one channel at a time: a sigmoid, and what a soft target under a softmax shares with it."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from ..cache import kernel
-from .arithmetic import dot, dot_square, dot_where, exp, log1p, multiply, total
-from .curves import curve, curve_slope
-from .layout import (
-    CURVES,
+from .arithmetic import (
     FAST,
+    GROUP,
+    KERNEL,
+    LANES,
+    ONE,
+    TWO,
+    ZERO,
+    dot,
+    dot_square,
+    dot_where,
+    exp,
+    log1p,
+    multiply,
+    total,
+)
+from .cache import kernel
+from .curves import curve, curve_slope
+from .pixels import (
+    CURVES,
     FN,
     FN2,
     FP,
     FP2,
-    GROUP,
-    KERNEL,
-    LANES,
     LIVE,
     LOGIT,
     NO,
-    ONE,
     PULL,
     SLOPE,
     SLOPE_NO,
@@ -29,24 +39,21 @@ from .layout import (
     SPREAD_NO,
     TARGET,
     TT,
-    TWO,
     U_NO,
     U_YES,
     VALUE,
     WEIGHT,
     YES,
-    ZERO,
     N,
     P,
     Q,
     T,
-)
-from .pixels import (
     block_of,
     clamp,
     clear_ignored,
     drop_ignored,
     load,
+    load_upstream,
     load_weights,
     reset_limits,
     save,
@@ -54,7 +61,6 @@ from .pixels import (
     share_of,
     store,
 )
-from .softmax import load_upstream
 
 
 @njit(**FAST)
@@ -146,7 +152,7 @@ def sigmoid_events(lane, groups):
 
 
 @kernel(**KERNEL)
-def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):
+def sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         reset_limits(lane)
@@ -170,7 +176,7 @@ def sigmoid_sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask,
 
 
 @kernel(**KERNEL)
-def sigmoid_gradient(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out):
+def gradient(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out):
     """With a = z for "no" and −z for "yes", ∂/∂a = o (h + share · (1−o) (G + 2 o G2)), where h = w ∂/∂u."""
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)

@@ -1,4 +1,4 @@
-"""Numbers: exponentials and logarithms, half precision, sums and products of lanes."""
+"""Arithmetic on float32, as functions that are pasted into the kernels, and what the compiler may do with it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,21 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from .layout import EXACT, FAST, GROUP, HALF, ONE, SQRT_HALF, TINY, ZERO
+LANES = 256  # pixels in a block
+GROUP = 64
+SQRT_HALF = 0x3F3504F3  # its float32 bits
+
+# Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
+# Nothing here allocates; without _nrt=False the counting of references to views would cost as much as the arithmetic.
+_ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
+_INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
+PASTED: dict[str, Any] = FAST | {"inline": "always"}
+EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters
+KERNEL: dict[str, Any] = _ANY | {"fastmath": FAST["fastmath"], "nogil": True}
+
+# Constants by name: a call of np.float32 is a call to the compiler too.
+ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-30))
 
 
 @njit(**EXACT)

@@ -1,29 +1,25 @@
-"""A distribution over the classes at each pixel: sums and gradient."""
+"""Sums and gradient under a softmax, for soft targets."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from ..cache import kernel
-from .layout import (
+from .arithmetic import FAST, GROUP, KERNEL, LANES, ONE, TWO, ZERO
+from .cache import kernel
+from .pixels import (
     CURVES,
-    FAST,
     FN,
     FN2,
     FP,
     FP2,
-    GROUP,
     HIT,
     INNER,
-    KERNEL,
     LABEL,
-    LANES,
     LIVE,
     LOG_SUM,
     MISS,
     NO,
-    ONE,
     OWN,
     OWN_PUSH,
     PEAK,
@@ -32,15 +28,11 @@ from .layout import (
     SLOPE,
     SPREAD,
     TARGET,
-    TWO,
     U_YES,
     WEIGHT,
     YES,
-    ZERO,
     P,
     Q,
-)
-from .pixels import (
     block_of,
     clamp,
     clear_ignored,
@@ -97,7 +89,7 @@ def soft_event(lane, groups, mine, exps, share, depth):
 
 
 @kernel(**KERNEL)
-def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, limits):
+def sums(start, stop, scratch, lane, grid, logits, known, ask, partial, limits):
     rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -112,7 +104,7 @@ def soft_sums(start, stop, scratch, lane, grid, logits, known, ask, partial, lim
 
 
 @kernel(**KERNEL)
-def soft_gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream, out):
+def gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream, out):
     """∂/∂z_k = p_k (q_k − Σ p q) + p_k Σ h − h_k, with q = w ∂/∂p and h = w ∂/∂u of each class.
 
     For the likeliest class, where this would cancel: p (q (1−p) − Σ_others p q) + p Σ_others h − h (1−p).

@@ -1,52 +1,41 @@
-"""One label a pixel: sums and gradient."""
+"""Sums and gradient under a softmax, for hard labels. `soft.py` has soft targets."""
 
 from __future__ import annotations
 
 import numpy as np
 from numba import njit
 
-from ..cache import kernel
-from .arithmetic import dot, dot_square, exp, log1p, multiply
+from .arithmetic import EXACT, FAST, GROUP, KERNEL, LANES, ONE, PASTED, TWO, ZERO, dot, dot_square, exp, log1p, multiply
+from .cache import kernel
 from .curves import bent, curve, curve_slope
-from .layout import (
+from .pixels import (
     CURVES,
-    EXACT,
-    FAST,
-    FEW,
     FN,
     FN2,
     FP,
     FP2,
-    GROUP,
     HIT,
     INNER,
-    KERNEL,
     LABEL,
-    LANES,
     LOG_SUM,
     MISS,
-    ONE,
     OWN,
     OWN_PUSH,
-    PASTED,
     PEAK,
     PULL,
     PUSH,
     REST,
     SCALE,
     SPREAD,
-    TWO,
     VALUE,
     WEIGHT,
-    ZERO,
     T,
     U,
-)
-from .pixels import (
     block_of,
     clear_ignored,
     load_labels,
     load_rows,
+    load_upstream,
     load_weights,
     reset_limits,
     save,
@@ -54,6 +43,8 @@ from .pixels import (
     share_of,
     store,
 )
+
+FEW = 16  # up to this many classes, comparing each with the label is faster than jumping to the label's row
 
 
 @njit(**FAST)
@@ -170,7 +161,7 @@ def add_softmax(ask, rows, lane, groups, out):
 
 
 @kernel(**KERNEL)
-def softmax_sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):
+def sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         reset_limits(lane)
@@ -287,7 +278,7 @@ def class_gradient(ask, row, mine, lane, groups, upstream):
 
 
 @kernel(**KERNEL)
-def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):
+def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):
@@ -304,15 +295,3 @@ def softmax_gradient(start, stop, rows, lane, grid, logits, known, ask, upstream
             for c in range(grid.channels):
                 class_gradient(ask, rows[c], np.float32(c), lane, groups, upstream[image])
                 store(out, block, c, rows[c])
-
-
-@njit(**FAST)
-def load_upstream(values, there, block, weight, out):
-    """The gradient with respect to u: 0 without one, and at an ignored pixel."""
-    for i in range(GROUP * block.groups):
-        out[i] = ZERO
-    if len(values) > 0:
-        source = values[there:]
-        for i in range(block.size):
-            out[i] = source[i]
-        clear_ignored(weight, out, block.groups)

@@ -1,40 +1,50 @@
-"""Errors in order: a histogram, and what a table charges for it. `plain/order.py` has the mathematics."""
+"""Errors in order: their histogram, and the gradient from a table over its slots. See `ranking.py`."""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
-from ..cache import kernel
-from .layout import (
-    FAST,
-    GROUP,
-    HALF,
+from .arithmetic import FAST, GROUP, HALF, KERNEL, LANES, ONE, TWO, ZERO
+from .cache import kernel
+from .pixels import (
     HIT,
     INNER,
-    KERNEL,
     LABEL,
-    LANES,
     LIVE,
     LOGIT,
     MISS,
-    ONE,
     OWN,
     OWN_PUSH,
     PUSH,
     SCALE,
     SLOPE,
     TARGET,
-    TWO,
     VALUE,
     WEIGHT,
-    ZERO,
     P,
     Q,
+    block_of,
+    clear_ignored,
+    load_labels,
+    load_rows,
+    load_weights,
+    share_of,
+    store,
 )
-from .pixels import block_of, clear_ignored, load_labels, load_rows, load_weights, share_of, store
 from .sigmoid import chances, load_channel
 from .softmax import exponentiate, finish_pixels
+
+
+class Slots(NamedTuple):
+    """The histogram of errors: what it counts, and how an error finds its slot."""
+
+    bins: int
+    per_image: bool
+    factor: Any  # (images,): whole numbers that a pixel of weight 1 counts
+    scale: Any  # (groups, channels): levels per error
 
 
 @njit(**FAST)
