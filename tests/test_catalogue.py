@@ -44,7 +44,7 @@ from reference import REFERENCES
 WHERE = "it looks at where a pixel is"
 UNSUPERVISED = "it reads no labels and sees every pixel, ignored or not"
 PAIRS = "it has a price for every two classes, which would have to follow them"
-EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
+EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason. It has to fail, in every case but those of HOLDS
     **{
         (name, "pixel_order_does_not_matter"): WHERE
         for name in (
@@ -59,7 +59,7 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     },
     **{
         (name, "class_names_do_not_matter"): "class 0 is the background"
-        for name in ("combo", "unified_focal", "boundary_ce", "border_ce")
+        for name in ("unified_focal", "border_ce")
     },
     ("quadratic", "impossible_classes_have_no_gradient"): "a mean over all C classes, impossible ones included",
     ("quadratic", "perfect_and_worst_reach_the_range"): "the worst of several classes is 1/C",
@@ -69,7 +69,6 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("log_dice", "perfect_and_worst_reach_the_range"): "grows as the power 0.3 of a logarithm: not past 10 here",
     ("entropy", "perfect_and_worst_reach_the_range"): "knows no truth: any certain answer is perfect, uniform is worst",
     ("conservative", "perfect_and_worst_reach_the_range"): "is not 0 when perfect but at p = 1/a: test_identities",
-    ("conservative", "tiny_errors_are_seen"): "infinitely steep at perfection, where u counts as 1e-30 at least",
     **{
         (name, "fused_serves_hard_targets"): "no kernel writes p, or −ln p, of every class at every pixel"
         for name in ("entropy", "active_contour", "boundary_f1", "nonadjacency")
@@ -99,8 +98,19 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason
     ("nonadjacency", "perfect_and_worst_reach_the_range"): UNSUPERVISED,
     ("nonadjacency", "degenerate_inputs_are_finite"): UNSUPERVISED + "; finite it is, in test_spatial.py",
     ("nonadjacency", "tiny_errors_are_seen"): UNSUPERVISED,
-    ("lovasz", "shared_settings_change_the_value"): "one group by default, whose sum is its mean: test_lovasz",
     ("lovasz_hinge", "tiny_errors_are_seen"): "exactly 0 once every margin is 1",
+}
+HOLDS: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {  # where it has the property all the same
+    ("boundary_ce", "pixel_order_does_not_matter"): {"problem": ("three classes, 3-D",)},  # all pixels are near others
+    ("topk", "weight_2_is_repeating_the_sample"): {"problem": ("two classes, 1-D", "classification")},  # k = 1
+    **{(name, "perfect_and_worst_reach_the_range"): {"channels": (1, 2)} for name in ("quadratic", "ss", "dice2")},
+    **{
+        ("nonadjacency", name): {"problem": ("classification",)}  # nothing has a neighbour
+        for name in ("weight_0_is_ignoring", "nan_in_a_weight_is_seen")
+    },
+    ("wce", "gradgradcheck"): {  # the difference is below its tolerance
+        "problem": ("five classes, 2-D", "three classes, 3-D", "soft labels")
+    },
 }
 
 by_row = with_rows()
@@ -121,9 +131,10 @@ def _exemptions(request: pytest.FixtureRequest) -> None:
     if row and problem and problem.task not in row.cls.tasks:
         pytest.skip(f"{row.name} is not defined for {problem.task} targets: test_errors")
     if row:
-        name = request.node.originalname.removeprefix("test_")
-        if (row.name, name) in EXEMPT:
-            pytest.skip(EXEMPT[row.name, name])
+        about = row.name, request.node.originalname.removeprefix("test_")
+        named = {name: value.name if isinstance(value, Problem) else value for name, value in params.items()}
+        if about in EXEMPT and not any(named[name] in values for name, values in HOLDS.get(about, {}).items()):
+            request.node.add_marker(pytest.mark.xfail(reason=EXEMPT[about], strict=True))
 
 
 def rotated(options: list[Any], row: Any, number: int) -> Any:
@@ -310,7 +321,7 @@ def test_pixel_order_does_not_matter(row, problem, engine):
 @by_row
 def test_class_names_do_not_matter(row, engine):
     logits, labels = logits_of(2, 4, 5, 6), labels_of(4, 2, 5, 6)
-    order = torch.randperm(4)
+    order = torch.tensor([2, 0, 3, 1])  # none keeps its name
     place = order.argsort()
     renamed = torch.where(labels == IGNORED, IGNORED, place[labels.clamp(max=3)])
     loss = make(row, logits, **IGNORE)
@@ -880,8 +891,10 @@ def test_every_loss_has_a_reference():
     assert {row.name for row in ROWS} <= REFERENCES.keys()
 
 
-def test_exemptions_are_needed():
+def test_exemptions_are_of_something():
+    """That they are needed is seen where they are used."""
     names = {name.removeprefix("test_") for name in globals() if name.startswith("test_")}
-    for loss, name in EXEMPT:
+    for loss, name in EXEMPT | HOLDS:
         assert loss in {row.name for row in ROWS}
         assert name in names
+    assert HOLDS.keys() <= EXEMPT.keys()
