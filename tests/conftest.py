@@ -10,16 +10,10 @@ import torch
 
 import lossmith as ls
 from lossmith.engine import ENGINES
+from problems import ROWS, kernels_take
 
 # The tests are many and small, and run side by side: more threads would only wait for each other.
 torch.set_num_threads(1)
-
-
-@pytest.fixture(params=["plain", "fused"])
-def engine(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The test runs once with each engine; what the kernels cannot take falls back to plain."""
-    with ls.use_engine("plain" if request.param == "plain" else "auto"):
-        yield request.param
 
 
 @pytest.fixture
@@ -35,6 +29,25 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, type]]:
 
         monkeypatch.setattr(engine, "answer", answer)
     return seen
+
+
+@pytest.fixture(params=["plain", "fused"])
+def engine(request: pytest.FixtureRequest, answered: list[tuple[str, type]]) -> Iterator[str]:
+    """The test runs once with each engine, on logits of its dtype, `REAL[engine]`: the kernels take no float64.
+
+    In a property of the catalogue the kernels have to have answered, if there are any for this loss. What they cannot
+    take besides, such as float64 that is compared with float32, falls back to plain.
+    """
+    with ls.use_engine("plain" if request.param == "plain" else "auto"):
+        yield request.param
+    names = {name for name, _ in answered}
+    if request.param == "plain":
+        assert names <= {"plain"}
+    elif names == {"plain"}:
+        params = request.node.callspec.params
+        if params.get("row") in ROWS:
+            problem = params["problem"].name if "problem" in params else "multilabel"
+            assert not kernels_take(params["row"].name, problem), "the kernels were not asked"
 
 
 @pytest.fixture(autouse=True)

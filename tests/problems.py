@@ -20,6 +20,7 @@ from lossmith.bounds import Bounds, Classes, ClassPairs, Interval, Levels, OddSi
 from lossmith.losses.dense import ClassLoss, Dense
 from lossmith.names import SHARED
 
+REAL = {"plain": torch.float64, "fused": torch.float32}  # what an engine is tried on: the widest that it takes
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
 
@@ -263,6 +264,22 @@ def kernels_serve(name: str, task: str) -> bool:
     try:
         with ls.use_engine("fused"):
             build()(*inputs, **given)
+    except RuntimeError as error:
+        if "cannot serve this call" not in str(error):
+            raise
+        return False
+    return True
+
+
+@functools.cache
+def kernels_take(name: str, problem: str) -> bool:
+    """Whether there are kernels for this loss on this problem. Where there are, tests insist on them."""
+    row, given = (
+        next(one for one in some if one.name == wanted) for some, wanted in ((ROWS, name), (PROBLEMS, problem))
+    )
+    try:
+        with ls.use_engine("fused"):
+            build(row, given)(given.logits.float(), given.target)
     except RuntimeError as error:
         if "cannot serve this call" not in str(error):
             raise
