@@ -1,10 +1,9 @@
-"""Faults of the house, found by reading. Each is expected to fail until it is mended: then its mark has to go."""
+"""Faults that were found by reading the code, each of which was there: none may come back."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import Any
 
 import pytest
 import torch
@@ -12,11 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lossmith as ls
+from lossmith.engine.contract import Order
 from problems import IGNORE, arguments, labels_of, logits_of, shares_of
-
-
-def fault(number: int) -> Any:
-    return pytest.mark.xfail(strict=True, reason=f"HOUSE fault {number}")
 
 
 class Operations(TorchDispatchMode):
@@ -40,17 +36,12 @@ class Operations(TorchDispatchMode):
         ("lovasz(bins=16) + ohem", torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).round()),
     ],
 )
-@fault(1)
 def test_order_is_answered_by_kernels_whatever_other_terms_want(text, target, answered):
     logits = logits_of(2, 1 if target.is_floating_point() else 3, 8, 8).float()
-    ls.parse("lovasz(bins=16)")(logits, target)
-    alone = answered.count("kernels")
-    answered.clear()
     ls.parse(text)(logits, target)
-    assert answered.count("kernels") >= alone - 1 > 0  # the other term may push the sums to torch, not the order
+    assert ("numba", Order) in answered  # the other term may push the sums to torch, not the order
 
 
-@fault(2)
 def test_the_target_is_transformed_once(monkeypatch):
     """The maps of a boundary and of a Hausdorff loss are the same."""
     import edt
@@ -79,7 +70,6 @@ SILENT = {
 
 
 @pytest.mark.parametrize("kind", SILENT)
-@fault(3)
 def test_who_insists_on_kernels_gets_them_or_an_error(kind):
     """Nothing here has kernels today; a family that gets them leaves the list."""
     text, target = SILENT[kind]
@@ -87,7 +77,6 @@ def test_who_insists_on_kernels_gets_them_or_an_error(kind):
         ls.parse(text, **IGNORE)(logits_of(2, 3, 8, 8).float(), target)
 
 
-@fault(4)
 def test_a_refusal_speaks_of_what_was_asked():
     """Entropy has no label smoothing."""
     with ls.use_engine("fused"), pytest.raises(RuntimeError, match="cannot serve this call") as error:
@@ -95,7 +84,6 @@ def test_a_refusal_speaks_of_what_was_asked():
     assert "smoothing" not in str(error.value)
 
 
-@fault(5)
 def test_half_precision_is_not_copied_to_learn_a_dtype():
     """A sum over a map works by the piece: the logits as a whole stay as narrow as they are."""
     logits, labels = logits_of(1, 3, 300, 300).bfloat16(), labels_of(3, 1, 300, 300, ignore=False)
@@ -106,14 +94,13 @@ def test_half_precision_is_not_copied_to_learn_a_dtype():
 
 
 def test_the_background_is_chosen_once():
-    """Fault 6 is mended: what `classes` and `include_background` say must not differ, nor a class be named twice."""
+    """What `classes` and `include_background` say must not differ, nor a class be named twice."""
     with pytest.raises(ValueError, match="names the background, class 0, and include_background=False leaves it out"):
         ls.DiceLoss(classes=(0, 1), include_background=False)
     with pytest.raises(ValueError, match="classes"):
         ls.DiceLoss(classes=(1, 1))
 
 
-@fault(7)
 def test_values_of_pixels_of_the_unified_focal_loss_are_those_of_its_mean():
     _, pixels = ls.UnifiedFocalLoss().terms[0]
     logits, labels = logits_of(2, 3, 4, 5), labels_of(3, 2, 4, 5, ignore=False)
@@ -121,7 +108,6 @@ def test_values_of_pixels_of_the_unified_focal_loss_are_those_of_its_mean():
     torch.testing.assert_close(each.mean(), type(pixels)()(logits, labels))
 
 
-@fault(9)
 def test_the_detector_looks_for_its_positives_once():
     """How much a point counts is its highest score: one maximum over the classes."""
     row = next(row for row in ls.catalogue() if row.name == "gfl")

@@ -17,14 +17,15 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 
+import numba
 import numpy as np
 import pytest
 import torch
 from numba import typeof
-from numba.core import config
+from numba.core import config, registry
 
 import lossmith as ls
-from lossmith.engine.numba import cache
+from lossmith.engine.numba import cache, compiler
 from lossmith.engine.numba.cache import sealed, unsealed
 
 PACKAGE = Path(ls.__file__).parent
@@ -140,6 +141,19 @@ def test_the_garbage_collector_stops_for_a_compilation_only(source, monkeypatch)
     seen.clear()
     ls.CrossEntropyLoss()(logits, labels)
     assert seen == []
+
+
+def test_the_widest_vectors_for_kernels_alone(source):
+    """LLVM would rather not use the 512 bits of an Intel processor; other code of Numba is left as it is."""
+    wide = "+avx512f" in registry.cpu_target.target_context.codegen().magic_tuple()[2]
+    module = imported(source)
+    module.total(INTEGERS)
+    (ours,) = module.total.inspect_llvm().values()
+    assert (compiler.WIDE in ours) == wide
+    other = numba.njit(module.total.py_func)
+    other(INTEGERS)
+    (theirs,) = other.inspect_llvm().values()
+    assert compiler.WIDE not in theirs
 
 
 def test_a_garbage_collector_that_is_off_stays_off(source):
@@ -346,7 +360,7 @@ def test_what_is_compiled_into_a_kernel_stands_in_its_file_or_the_folder():
     users = [file for file in PACKAGE.rglob("*.py") if "@kernel(" in file.read_text()]
     assert {file.name for file in users} >= {"softmax.py", "sigmoid.py", "soft.py", "ordered.py", "boxes.py"}
     assert {file.parent.name for file in users} == {"numba", "experiments"}
-    pasted = {FOLDER / f"{name}.py" for name in ("arithmetic", "curves", "pixels")}
+    pasted = {FOLDER / f"{name}.py" for name in ("arithmetic", "compiler", "curves", "pixels")}
     for file in {*users} | pasted:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ImportFrom):

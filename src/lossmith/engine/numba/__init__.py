@@ -5,7 +5,7 @@
     softmax.py, scores.py, soft.py, sigmoid.py  kernels for sums over pixels
     ordered.py, boxes.py                        kernels for errors in order, and for boxes
     arithmetic.py, curves.py, pixels.py         what is pasted into them
-    cache.py, compiling.py                      keeps them on disk; tells the compiler's failures
+    compiler.py, cache.py, available.py         compile them, keep them on disk; whether there are any
 
 Importing any file of this folder but this one and the last imports numba.
 """

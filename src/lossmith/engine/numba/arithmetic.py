@@ -8,6 +8,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
+from .compiler import KernelCompiler
+
 LANES = 256  # pixels in a block
 GROUP = 64
 SQRT_HALF = 0x3F3504F3  # its float32 bits
@@ -15,7 +17,12 @@ SQRT_HALF = 0x3F3504F3  # its float32 bits
 # Fast arithmetic, except for what would let the compiler assume away NaN and infinity. Division by zero is no error.
 # Nothing here allocates; without _nrt=False the counting of references to views would cost as much as the arithmetic.
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-_INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+_INNER: dict[str, Any] = _ANY | {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "forceinline": True,
+    "pipeline_class": KernelCompiler,
+}
 FAST: dict[str, Any] = _INNER | {"fastmath": {"contract", "reassoc", "arcp", "nsz"}}
 PASTED: dict[str, Any] = FAST | {"inline": "always"}
 EXACT: dict[str, Any] = _INNER | {"fastmath": {"contract"}}  # where the order of the roundings matters

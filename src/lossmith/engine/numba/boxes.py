@@ -14,12 +14,18 @@ import numpy as np
 from numba import njit
 
 from .cache import kernel
+from .compiler import KernelCompiler
 
 LANES = L = 256
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate
 
 _ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "fastmath": {"contract"}}
-INNER: dict[str, Any] = _ANY | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "forceinline": True}
+INNER: dict[str, Any] = _ANY | {
+    "no_cpython_wrapper": True,
+    "no_cfunc_wrapper": True,
+    "forceinline": True,
+    "pipeline_class": KernelCompiler,
+}
 KERNEL: dict[str, Any] = _ANY | {"nogil": True}
 
 ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-37))

@@ -1,4 +1,4 @@
-"""Compiled kernels on disk. Numba's internals are imported here and nowhere else.
+"""Compiled kernels on disk. Numba's internals are imported here and in `compiler.py`.
 
 Numba's own cache (`cache=True`) raises at import where no folder can be written, raises in the user's call if a file is
 broken, and keeps an index that two processes can write at once: an entry may then lead to the other's machine code.
@@ -15,7 +15,6 @@ function that is compiled into a kernel has to stand in one of these.
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import inspect
 import os
@@ -33,9 +32,11 @@ import numba
 import numpy as np
 from numba.core import config
 from numba.core.caching import _Cache, _cache_log
-from numba.core.compiler import Compiler, CompileResult
+from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
+
+from .compiler import KernelCompiler
 
 _USER_CACHES = {"darwin": "Library/Caches", "win32": "AppData/Local"}  # elsewhere .cache
 _CHECKSUM = 32  # bytes
@@ -45,25 +46,11 @@ def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """`njit(**options)`, with the machine code kept on disk. The options stand in the source: its digest has them."""
 
     def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**options, pipeline_class=_Compiler)(function)
+        dispatcher = numba.njit(**options, pipeline_class=KernelCompiler)(function)
         dispatcher._cache = KernelCache(function)
         return dispatcher
 
     return compiled
-
-
-class _Compiler(Compiler):
-    def compile_extra(self, function: Any) -> Any:
-        """Without the garbage collector: Numba makes millions of small objects, and after every few thousand it would
-        look through all of torch's, a sixth of the time. Numba's lock is held: one thread at a time comes here.
-        """
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            return super().compile_extra(function)
-        finally:
-            if collects:
-                gc.enable()
 
 
 class Folder(NamedTuple):
