@@ -126,7 +126,8 @@ class Plan:
         self.ask = px.Ask(want.errors, want.squares, want.spread, len(want.curves), None if straight else shapes)
         self.kernels: Any = sigmoid if task != "multiclass" else soft if self.soft else softmax
 
-        like = torch.empty_like(torch.empty_strided(shape, stride, dtype=dtype, device="meta"))
+        # Memory that is never touched costs nothing; a tensor on "meta" would import 500 modules.
+        like = torch.empty_like(torch.empty_strided(shape, stride, dtype=dtype, device="cpu"))
         walked = pixel_stride(like.shape[2:], like.stride()[2:]) is not None
         self._out = dtype, tuple(shape), tuple(like.stride()) if walked else _contiguous(shape)
         self.out = _layout(*self._out)
