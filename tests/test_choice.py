@@ -282,7 +282,7 @@ def test_without_numba_it_says_so_once_and_runs():
     code = (
         "import sys, warnings; sys.modules['numba'] = None\n"
         "import importlib.util as u; found = u.find_spec\n"
-        "import lossmith.engine.numba.compiling as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
+        "import lossmith.engine.numba.available as e; e.find_spec = lambda n: None if n == 'numba' else found(n)\n"
         "import torch, lossmith as ls\n"
         "with warnings.catch_warnings(record=True) as seen:\n"
         "    warnings.simplefilter('always')\n"

@@ -7,7 +7,7 @@
     arithmetic.py, curves.py, pixels.py         what is pasted into them
     compiler.py, cache.py, available.py         compile them, keep them on disk; whether there are any
 
-Importing any file of this folder but this one and the last imports numba.
+Importing any file of this folder but this one and the last one imports numba.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import Any, TypeVar, cast
 
 from ..contract import Field, MapSums, Order, Overlap, Pass, Question, Residuals, Scores
-from .compiling import unavailable
+from .available import unavailable
 
 T = TypeVar("T")
 ANSWERS: dict[type, tuple[str, str]] = {  # the file, and the function there

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compiling import compiling
+from .available import compiling
 
 
 def launch(

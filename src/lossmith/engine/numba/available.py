@@ -1,4 +1,4 @@
-"""Calls that may compile, and whether there is anything to compile with."""
+"""Whether there are kernels in this process, and how their failures are told from others."""
 
 from __future__ import annotations
 
