@@ -1,4 +1,4 @@
-"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `boxes.py` says what they are.
+"""The fields of an overlap for float32 boxes on a CPU, and their gradients. `plain/overlap.py` says what they are.
 
 Boxes are worked on in blocks of 256. A block is turned into rows of one coordinate each in flat scratch that stays in
 the L1 cache, and each field is one small loop over these rows: with fixed distances between rows and a fixed length,
@@ -13,22 +13,14 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from .arithmetic import EXACT as INNER
+from .arithmetic import HALF, LANES, ONE, TWO, ZERO
 from .cache import kernel
-from .compiler import KernelCompiler
 
-LANES = L = 256
+L = LANES
 X1, Y1, X2, Y2, LEFT, TOP, RIGHT, BOTTOM, VALUE, PULL, ROWS = *range(10), 13  # four rows of PULL, one a coordinate
-
-_ANY: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "fastmath": {"contract"}}
-INNER: dict[str, Any] = _ANY | {
-    "no_cpython_wrapper": True,
-    "no_cfunc_wrapper": True,
-    "forceinline": True,
-    "pipeline_class": KernelCompiler,
-}
-KERNEL: dict[str, Any] = _ANY | {"nogil": True}
-
-ZERO, HALF, ONE, TWO, TINY = (np.float32(x) for x in (0.0, 0.5, 1.0, 2.0, 1e-37))
+KERNEL: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "fastmath": {"contract"}, "nogil": True}
+TINY = np.float32(1e-37)
 
 
 @njit(**INNER)
