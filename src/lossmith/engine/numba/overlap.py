@@ -12,6 +12,7 @@ from ..choice import gradient, unusual
 from ..contract import Boxes, Overlap
 from ..plain.overlap import overlap as plain_overlap
 from . import boxes as k
+from .arithmetic import LANES
 from .launch import fresh, launch
 
 FIELDS = tuple(Boxes.__annotations__)  # in the order of the numbers in boxes.py
@@ -78,4 +79,4 @@ def _run(kernel: Any, numbers: Any, *tensors: Tensor) -> None:
     arrays = [tensor.detach().contiguous().view(-1).numpy() for tensor in tensors]
     count = arrays[0].size // 4
     threads = min(torch.get_num_threads(), count // _ALONE)
-    launch(kernel, count, threads, lambda: (fresh(k.ROWS * k.LANES).numpy(),), (numbers, *arrays))
+    launch(kernel, count, threads, lambda: (fresh(k.ROWS * LANES).numpy(),), (numbers, *arrays))
