@@ -321,4 +321,4 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     mine = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | blocked
     done = subprocess.run([sys.executable, "-c", program], env=mine, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == f"-1.0 {copy / "lab" / "experiments" / "box_regression.py"}\n"
+    assert done.stdout == f"-1.0 {copy / 'lab' / 'experiments' / 'box_regression.py'}\n"

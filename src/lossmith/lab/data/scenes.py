@@ -92,10 +92,10 @@ def _windows(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
     ]
 
 
-Boxes = tuple[dict[str, Array], dict[str, Array]]
+BoxTable = tuple[dict[str, Array], dict[str, Array]]
 
 
-def index_scenes(folder: Path) -> tuple[Index, Boxes]:
+def index_scenes(folder: Path) -> tuple[Index, BoxTable]:
     """A folder of images and boxes, indexed; and by stem the boxes (M, 4) and which of them are ignored (M,)."""
     faults: list[Fault] = []
     images = list_part(folder, "images", faults)
@@ -123,7 +123,7 @@ def index_scenes(folder: Path) -> tuple[Index, Boxes]:
     return index, boxes
 
 
-def _ignored(stem: str, index: Index, boxes: Boxes) -> Array:
+def _ignored(stem: str, index: Index, boxes: BoxTable) -> Array:
     """Which boxes of an image are ignored: of a held-back one, in all its tiles."""
     found, ignore = boxes[0][stem], boxes[1][stem]
     if index.split[stem] == "train":
@@ -148,7 +148,7 @@ def read_scenes(folder: Path, name: str) -> Scenes:
     )
 
 
-def _read_boxes(index: Index) -> Boxes:
+def _read_boxes(index: Index) -> BoxTable:
     path = index.folder / "boxes.csv"
     boxes: dict[str, list[list[float]]] = {stem: [] for stem in index.images}
     ignore: dict[str, list[bool]] = {stem: [] for stem in index.images}

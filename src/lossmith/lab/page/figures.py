@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from lossmith.lab.page.curves import PICTURE, Canvas, Drawn, LineCurve, PictureCurve
+from lossmith.lab.say.curves import PICTURE, Canvas, Drawn, LineCurve, PictureCurve
 from lossmith.lab.say.ranking import LossRanking
 
 _INK = "#7d8590"
