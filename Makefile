@@ -31,4 +31,4 @@ check: $(VENV)/.installed
 		tests/test_algebra.py tests/test_catalogue.py tests/test_docs.py tests/test_errors.py tests/test_identities.py
 
 bench: $(VENV)/.bench
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/run.py --out benchmarks/results

@@ -2,9 +2,10 @@
 
 The floor of a loss over logits is to read them once, and to read them again and write a gradient of their size:
 `z.sum()` and a fresh `torch.neg(z)`. Every figure is a multiple of it, measured in the same run: the candidates take
-turns, round by round, and their minima are compared, because times on shared machines drift by 2x. Every large tensor
-is a fresh one, for the floor, for us and for the rivals alike: the C library is told to keep no freed memory, or the
-page faults of one candidate would be saved by what another has left behind.
+turns, round by round, and their minima are compared, because times on shared machines drift by 2x. With fresh memory
+every large tensor is a new one, for the floor, for us and for the rivals alike: the C library is told to keep no freed
+memory, or the page faults of one candidate would be saved by what another has left behind. With reused memory it does
+as it likes, which is what a training loop is nearer to.
 
 A rival's value is compared first: a faster wrong answer is no rival. Memory is what a call needs beyond the logits and
 their gradient, as a share of the logits. Losses are published beside wins.
@@ -18,6 +19,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,10 +31,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 import lossmith as ls
+
+sys.path.append(str(Path(__file__).parent.parent / "docs"))
+import rivals  # the table of what equals what
 
 SHAPES = [(4, 4, 512, 512), (4, 21, 512, 512), (2, 3, 128, 128, 128)]
 GROWTH = [
@@ -44,6 +48,10 @@ GROWTH = [
     (1, 150, 832, 832),
 ]
 SMALL = [(128, 10), (2, 2, 64, 64)]
+KORNIA = {  # for images only
+    "focal_loss(z, y, alpha=None, gamma=2, reduction='mean')": "focal",
+    "lovasz_softmax_loss(z, y)": "lovasz(per_image=true)",
+}
 CATALOGUE = (2, 4, 512, 512)  # the rest of the losses, against torch's cross_entropy
 ALONE = [
     "ce", "wce", "focal", "power_ce", "conservative", "quadratic", "ohem", "topk", "boundary_ce", "kl", "dice",
@@ -60,7 +68,7 @@ class Candidate:
     name: str
     make: Callable[[], Callable[[Tensor, Tensor], Tensor]]
     same_as: str = ""
-    factor: float = 1.0  # the rival's value times this is ours, where it averages over something else
+    factor: Callable[[Tensor], float] = lambda z: 1.0  # the rival's value times this is ours
     plain: bool = False
 
 
@@ -68,24 +76,11 @@ def ours(text: str) -> Candidate:
     return Candidate(text, lambda: ls.parse(text))
 
 
-def monai(name: str, same_as: str, factor: float = 1.0, **settings: Any) -> Candidate:
-    def make() -> Callable[[Tensor, Tensor], Tensor]:
-        import monai.losses
-
-        loss = getattr(monai.losses, name)(to_onehot_y=True, **settings)
-        return lambda z, y: loss(z, y.unsqueeze(1))
-
-    return Candidate(f"MONAI {name}", make, same_as, factor)
-
-
-def kornia(name: str, same_as: str, factor: float = 1.0, **settings: Any) -> Candidate:
-    def make() -> Callable[[Tensor, Tensor], Tensor]:
-        import kornia.losses
-
-        loss = getattr(kornia.losses, name)
-        return lambda z, y: loss(z, y, **settings)
-
-    return Candidate(f"kornia {name}", make, same_as, factor)
+def rival(library: str, theirs: str, same_as: str = "") -> Candidate:
+    """A row of the table of rivals; its value is compared with what the table says it equals, or its like."""
+    row = next(row for row in rivals.RIVALS if (row.library, row.theirs) == (library, theirs))
+    name = f"{library} {theirs.partition('(')[0]}"
+    return Candidate(name, lambda: row.call, same_as or row.equal, lambda z: 1 / row.factor(z))
 
 
 def mapped(text: str) -> Candidate:
@@ -103,7 +98,6 @@ def mapped(text: str) -> Candidate:
 
 
 def candidates(n_classes: int, spatial: int) -> list[Candidate]:
-    smooth = {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}
     found = [
         ours("ce"),
         ours("dice"),
@@ -115,15 +109,14 @@ def candidates(n_classes: int, spatial: int) -> list[Candidate]:
         ours("dice + focal"),
         ours("dice + ce + focal + tversky"),
         Candidate("dice + ce (plain engine)", lambda: ls.parse("dice + ce"), plain=True),
-        Candidate("torch cross_entropy", lambda: F.cross_entropy, "ce"),
-        monai("DiceCELoss", "dice + ce", **smooth),
-        monai("DiceLoss", "dice", **smooth),
-        monai("TverskyLoss", "tversky", alpha=0.3, beta=0.7, **smooth),
-        monai("FocalLoss", "focal", n_classes, use_softmax=True, gamma=2.0),
+        rival("torch", "cross_entropy(z, y)"),
+        rival("MONAI", "DiceCELoss(softmax=True, smooth_nr=1, smooth_dr=1)", "dice + ce"),
+        rival("MONAI", "DiceLoss(softmax=True, smooth_nr=1, smooth_dr=1)"),
+        rival("MONAI", "TverskyLoss(softmax=True, alpha=0.3, beta=0.7, smooth_nr=1, smooth_dr=1)"),
+        rival("MONAI", "FocalLoss(use_softmax=True, gamma=2)"),
     ]
     if spatial == 2:
-        found.append(kornia("focal_loss", "focal", n_classes, alpha=None, gamma=2.0, reduction="mean"))
-        found += [ours("lovasz(per_image=true)"), kornia("lovasz_softmax_loss", "lovasz(per_image=true)")]
+        found += [ours("lovasz(per_image=true)"), *(rival("kornia", row, like) for row, like in KORNIA.items())]
     return found
 
 
@@ -157,7 +150,7 @@ def patches(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Labels in patches some 16 pixels wide, as in images: what looks at boundaries has some, but not everywhere."""
     z, _ = problem(shape)
     coarse = torch.rand(shape[0], 1, shape[2] // 16, shape[3] // 16)
-    smooth = F.interpolate(coarse, size=shape[2:], mode="bilinear")[:, 0]
+    smooth = torch.nn.functional.interpolate(coarse, size=shape[2:], mode="bilinear")[:, 0]
     return z, (smooth * shape[1]).long().clamp(0, shape[1] - 1)
 
 
@@ -224,11 +217,11 @@ def measure(
         if c.same_as:
             row["same_as"] = c.same_as
             mine = values[c.same_as]
-            row["value_agrees"] = math.isclose(values[c.name] * c.factor, mine, rel_tol=1e-4)
+            row["value_agrees"] = math.isclose(values[c.name] * c.factor(z), mine, rel_tol=1e-4)
             row["times_ours"] = rows[c.name]["times_floor"] / rows[c.same_as]["times_floor"]
-    rival = rows.get("torch cross_entropy")
-    for row in rows.values() if rival else ():
-        row["times_cross_entropy"] = row["times_floor"] / rival["times_floor"]
+    reference = rows.get("torch cross_entropy")
+    for row in rows.values() if reference else ():
+        row["times_cross_entropy"] = row["times_floor"] / reference["times_floor"]
     return {"shape": shape, "rounds": rounds, "rows": rows}
 
 
@@ -318,38 +311,53 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=12, help="rounds per shape, at least 10 for figures to quote")
     parser.add_argument("--shape", help="one shape of logits, for example 4,21,512,512, instead of the usual ones")
-    parser.add_argument("--out", type=Path, help="write the figures there as JSON")
+    parser.add_argument("--out", type=Path, help="a folder: the figures go to a file there, named by the processor")
+    parser.add_argument("--memory", choices=["fresh", "reused"], help="how memory comes; both, if it is not said")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     shapes = [tuple(int(n) for n in chosen.shape.split(","))] if chosen.shape else SHAPES
-    always_fresh()
     if chosen.peak is not None:
+        always_fresh()
         print(peak(shapes[0], candidates(shapes[0][1], len(shapes[0]) - 2)[chosen.peak]))
         return
+    if chosen.memory is None:  # the C library is told once per process
+        for memory in ("fresh", "reused"):
+            subprocess.run([sys.executable, *sys.argv, "--memory", memory], check=True)
+        return
+    if chosen.memory == "fresh":
+        always_fresh()
+    print(f"\nmemory: {chosen.memory}")
+    report = measured(shapes, chosen.rounds, everything=not chosen.shape, peaks=chosen.memory == "fresh")
+    if chosen.out:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        file = chosen.out / (re.sub(r"[^a-z0-9]+", "-", report["machine"]["cpu"].lower()).strip("-") + ".json")
+        known = json.loads(file.read_text()) if file.exists() else {}
+        file.write_text(json.dumps({**known, chosen.memory: report}, indent=1) + "\n")
+
+
+def measured(shapes: list[tuple[int, ...]], rounds: int, everything: bool, peaks: bool) -> dict[str, Any]:
     report: dict[str, Any] = {"machine": machine(), "shapes": [], "growth": [], "small": []}
     for shape in shapes:
         pool = candidates(shape[1], len(shape) - 2)
-        result = measure(shape, pool, chosen.rounds)
-        result["memory"] = memory(shape, pool) if sys.platform == "linux" else {}
+        result = measure(shape, pool, rounds)
+        result["memory"] = memory(shape, pool) if peaks and sys.platform == "linux" else {}
         show(result, result["memory"])
         report["shapes"].append(result)
-    if not chosen.shape:
-        rival = Candidate("torch cross_entropy", lambda: F.cross_entropy, "ce")
-        pool = [*map(ours, ALONE), *map(mapped, MAPPED), rival]
-        report["catalogue"] = measure(CATALOGUE, pool, chosen.rounds, patches)
-        show(report["catalogue"], {})
-        few = [ours("dice + ce"), Candidate("torch cross_entropy", lambda: F.cross_entropy)]
-        for key, some in (("growth", GROWTH), ("small", SMALL)):
-            for shape in some:
-                result = measure(shape, few, max(chosen.rounds, 30 if key == "small" else 0))
-                logits = math.prod(shape)
-                result["nanoseconds_per_logit"] = result["rows"]["dice + ce"]["milliseconds"]["both"][0] * 1e6 / logits
-                show(result, {})
-                print(f"'dice + ce' takes {result['nanoseconds_per_logit']:.2f} ns per logit")
-                report[key].append(result)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(json.dumps(report, indent=1) + "\n")
+    if not everything:
+        return report
+    pool = [*map(ours, ALONE), *map(mapped, MAPPED), rival("torch", "cross_entropy(z, y)")]
+    report["catalogue"] = measure(CATALOGUE, pool, rounds, patches)
+    show(report["catalogue"], {})
+    few = [ours("ce"), ours("dice + ce"), rival("torch", "cross_entropy(z, y)")]
+    for key, some in (("growth", GROWTH), ("small", SMALL)):
+        for shape in some:
+            result = measure(shape, few, max(rounds, 30 if key == "small" else 0))
+            logits = math.prod(shape)
+            result["nanoseconds_per_logit"] = result["rows"]["dice + ce"]["milliseconds"]["both"][0] * 1e6 / logits
+            show(result, {})
+            print(f"'dice + ce' takes {result['nanoseconds_per_logit']:.2f} ns per logit")
+            report[key].append(result)
+    return report
 
 
 if __name__ == "__main__":

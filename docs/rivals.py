@@ -1,11 +1,13 @@
 """The losses of PyTorch, MONAI and kornia that have a counterpart here: what they give, and what makes the two equal.
 
-The words in `why` are ours. `equal` is verified: theirs is `factor` times the loss (or the losses, added) that the text
-describes, where no pixel is ignored and no class absent.
+One table for the page of losses, the rivals of the benchmark and the tests. The words in `why` are ours. `equal` is
+verified: theirs is `factor` times the loss (or the losses, added) that the text describes, where no pixel is ignored and
+no class absent.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import warnings
@@ -33,17 +35,21 @@ class Rival:
     call: Call
     equal: str  # text for `parse`; empty if no setting of ours gives their value
     why: str
-    factor: float = 1.0
+    factor: Callable[[Tensor], float] = lambda z: 1.0  # of the logits
     task: str = "multiclass"  # which fixture: multiclass, binary, soft, multilabel, large, boxes, numbers
     ignores: bool = False
 
 
 def monai(name: str, onehot: bool = True, **settings: Any) -> Call:
-    def call(z: Tensor, y: Tensor, **ignore: Any) -> Tensor:
+    @functools.cache
+    def loss(**ignore: Any) -> Any:
         import monai.losses
 
-        y = y.unsqueeze(1) if y.ndim < z.ndim else y
-        return getattr(monai.losses, name)(**({"to_onehot_y": True} if onehot else {}), **settings, **ignore)(z, y)
+        return getattr(monai.losses, name)(**({"to_onehot_y": True} if onehot else {}), **settings, **ignore)
+
+    def call(z: Tensor, y: Tensor, **ignore: Any) -> Tensor:
+        value: Tensor = loss(**ignore)(z, y.unsqueeze(1) if y.ndim < z.ndim else y)
+        return value
 
     return call
 
@@ -70,6 +76,14 @@ def softmax(z: Tensor) -> Tensor:
     return z.softmax(1)
 
 
+def PER_CLASS(z: Tensor) -> float:  # stands in the table
+    return 1 / z.shape[1]
+
+
+def PIXELS(z: Tensor) -> float:
+    return float(math.prod(z.shape[2:]))
+
+
 ONE: dict[str, Any] = {"softmax": True, "smooth_nr": 1.0, "smooth_dr": 1.0}
 BINARY: dict[str, Any] = {"onehot": False, "sigmoid": True, "smooth_nr": 1.0, "smooth_dr": 1.0}
 
@@ -89,10 +103,10 @@ RIVALS = [
         z, y.unsqueeze(1).to(z)), "bce", "The same.", task="binary"),
     Rival("torch", "kl_div(z.log_softmax(1), r, reduction='batchmean')", "kl",
           lambda z, r: F.kl_div(z.log_softmax(1), r, reduction="batchmean"), "kl",
-          "batchmean divides by the images and adds up their 64 pixels.", 64.0, task="soft"),
+          "batchmean divides by the images and adds up their 64 pixels.", PIXELS, task="soft"),
     Rival("torch", "kl_div(z.log_softmax(1), r), reduction='mean'", "kl",
           lambda z, r: F.kl_div(z.log_softmax(1), r, reduction="none").mean(), "kl",
-          "mean divides by all elements, classes too: PyTorch itself warns of it.", 1 / 3, task="soft"),
+          "mean divides by all elements, classes too: PyTorch itself warns of it.", PER_CLASS, task="soft"),
     Rival("torch", "mse_loss(z.softmax(1), one_hot(y))", "quadratic",
           lambda z, y: F.mse_loss(z.softmax(1), one_hot(y, z)), "quadratic(half=false)", "Ours has the ½."),
     Rival("torch", "mse_loss(z.sigmoid(), y)", "quadratic",
@@ -121,9 +135,9 @@ RIVALS = [
           ignores=True),
     Rival("MONAI", "FocalLoss(use_softmax=True, gamma=2)", "focal", monai("FocalLoss", use_softmax=True, gamma=2.0),
           "focal", "A mean over pixels and classes, C − 1 of which are 0; with `ignore_index` it divides by pixels "
-          "alone, and is C times as large.", 1 / 3, ignores=True),
+          "alone, and is C times as large.", PER_CLASS, ignores=True),
     Rival("MONAI", "FocalLoss(use_softmax=True, gamma=0.5)", "focal(gamma=0.5)",
-          monai("FocalLoss", use_softmax=True, gamma=0.5), "focal(gamma=0.5)", "As above.", 1 / 3, ignores=True),
+          monai("FocalLoss", use_softmax=True, gamma=0.5), "focal(gamma=0.5)", "As above.", PER_CLASS, ignores=True),
     Rival("MONAI", "FocalLoss(gamma=2), C = 1", "focal", monai("FocalLoss", onehot=False, gamma=2.0), "focal",
           "The same.", task="binary", ignores=True),
     Rival("MONAI", "FocalLoss(gamma=2, alpha=0.25), C = 1", "focal(alpha=0.25)",
@@ -170,10 +184,10 @@ RIVALS = [
           "counts as 1.", ignores=True),
     Rival("kornia", "focal_loss(z, y, alpha=None, gamma=2, reduction='mean')", "focal",
           kornia("focal_loss", alpha=None, gamma=2.0, reduction="mean"), "focal",
-          "A mean over pixels and classes; ignored pixels stay in it, so that more void is less loss.", 1 / 3,
+          "A mean over pixels and classes; ignored pixels stay in it, so that more void is less loss.", PER_CLASS,
           ignores=True),
     Rival("kornia", "focal_loss(z, y, alpha=None, gamma=0.5, reduction='mean')", "focal(gamma=0.5)",
-          kornia("focal_loss", alpha=None, gamma=0.5, reduction="mean"), "focal(gamma=0.5)", "As above.", 1 / 3,
+          kornia("focal_loss", alpha=None, gamma=0.5, reduction="mean"), "focal(gamma=0.5)", "As above.", PER_CLASS,
           ignores=True),
     Rival("kornia", "binary_focal_loss_with_logits(alpha=0.25, gamma=2, reduction='mean')", "focal(alpha=0.25)",
           lambda z, y, **k: kornia("binary_focal_loss_with_logits", alpha=0.25, gamma=2.0, reduction="mean")(
@@ -267,9 +281,10 @@ def identity(rival: Rival, z: Tensor, y: Tensor, other: float | str) -> str:
     """What of ours equals theirs; the difference if it does not."""
     if not rival.equal or not isinstance(other, float):
         return "no setting of ours" if not rival.equal else "–"
-    mine = rival.factor * float(ours(rival, rival.equal, z, y))
+    times = rival.factor(z)
+    mine = times * float(ours(rival, rival.equal, z, y))
     near = math.isclose(mine, other, rel_tol=1e-6)
-    factor = "" if rival.factor == 1 else f"{rival.factor:g} × " if rival.factor > 1 else f"1/{1 / rival.factor:g} × "
+    factor = "" if times == 1 else f"{times:g} × " if times > 1 else f"1/{1 / times:g} × "
     return f"{factor}`{rival.equal}`" if near else f"NOT {factor}`{rival.equal}`, which is {number(mine)}"
 
 

@@ -195,8 +195,8 @@ def test_gradcheck(row, problem):
 @by_row
 @by_problem
 def test_fused_is_plain(row, problem):
-    """In value and gradient, for every setting and weight. Plain in float64: in float32 torch's softmax is off by up to
-    20 steps."""
+    """In value and gradient, for every setting and weight: no further from plain in float64 than rounding, or than
+    twice what plain is in the same dtype, where torch's softmax is off by up to 20 steps."""
     dtype = rotated([torch.float32, torch.bfloat16, torch.float16], row, PROBLEMS.index(problem))
     logits = problem.logits.to(dtype)
     for more in [
@@ -207,13 +207,15 @@ def test_fused_is_plain(row, problem):
         for call in (c for c in calls(problem, row.cls) if fits(more, c)):
             with ls.use_engine("plain"):
                 value, gradient = valued(loss, logits.double(), problem.target, **call)
+                narrow, narrow_gradient = valued(loss, logits, problem.target, **call)
             with ls.use_engine("auto"):
                 fused, fused_gradient = valued(loss, logits, problem.target, **call)
-            close(fused, value, 2e-6)
+            close(fused, value, max(2e-6, 2 * float((narrow - value).abs().max())))
+            allowed = 2 * float((narrow_gradient - gradient).abs().max())
             gradient = gradient.to(dtype)
             step = max(torch.finfo(dtype).eps, 2e-6)
             last = torch.finfo(dtype).smallest_normal * torch.finfo(dtype).eps  # one step among the smallest numbers
-            atol = max(2e-6 * float(gradient.abs().max()), last)
+            atol = max(2e-6 * float(gradient.abs().max()), last, allowed)
             torch.testing.assert_close(fused_gradient, gradient, rtol=2 * step, atol=atol)
 
 
@@ -222,7 +224,9 @@ def test_fused_serves_hard_targets(row, answered):
     """ "auto" may fall back without a word; this shows that it does not have to."""
     with ls.use_engine("fused"):
         for p in hard:
-            build(row, p, **({"bins": 1} if "bins" in row.cls.fields else {}))(p.logits.float(), p.target)
+            build(row, p, **({"bins": 1, "per_image": False} if "bins" in row.cls.fields else {}))(
+                p.logits.float(), p.target
+            )
     assert {name for name, _ in answered} == {"numba"}
 
 

@@ -180,7 +180,7 @@ def test_residuals_are_differences(problem):
     if not problem.target.is_floating_point():
         sure = 40.0 * (2 * masks.double() - 1) * valid
         labels = batch.problem.labels
-        near = _errors(sure, labels.target, labels.valid, batch.softmax, "residual")[1]
+        near = _errors(sure, labels.target, labels.valid, batch.exclusive, "residual")[1]
         assert (near[valid] != 0).all()
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import lossmith as ls
 from lossmith.bounds import Bounds, Classes, ClassPairs, Spacing
-from problems import PAIRS, arguments, by_pair, labels_of, logits_of
+from problems import PAIRS, arguments, by_pair, kernels_serve, labels_of, logits_of
 
 CATALOGUE = ls.catalogue()
 every_row = pytest.mark.parametrize("row", CATALOGUE, ids=lambda row: row.name)
@@ -306,8 +306,7 @@ def boxes_in(fmt: str, values: Tensor) -> Tensor:
 def test_metadata_changes_nothing(row, task, wrap):
     """The kernels serve as before, and the gradient arrives where it belongs."""
     build, inputs, given = arguments(row, task)
-    unserved = row.name == "entropy" or task == "soft labels"
-    with ls.use_engine("auto" if unserved else "fused"):
+    with ls.use_engine("fused" if kernels_serve(row.name, task) else "auto"):
         first = inputs[0].clone().requires_grad_()
         expected = build()(first, *inputs[1:], **given)
         expected.backward()
@@ -472,3 +471,39 @@ def test_pos_weight_is_torchs():
     logits = logits_of(4, 3, 5, 6)
     torch.testing.assert_close(smooth(logits, yes), soft(logits, yes * 0.8 + 0.1))
     assert math.isfinite(soft(logits, yes))
+
+
+# ---- labels that a pipeline made floating point ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("axis", [False, True], ids=["(N, *S)", "(N, 1, *S)"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("wrap", [lambda x: x, MetaTensor], ids=["Tensor", "MetaTensor"])
+def test_whole_floats_are_labels(engine, axis, dtype, wrap):
+    """With several classes a target of this shape can be nothing else; ignored pixels stay ignored."""
+    logits, labels = logits_of(2, 4, 5, 6).float().requires_grad_(), labels_of(4, 2, 5, 6)
+    loss = ls.parse("dice + ce + boundary + lovasz", ignore_index=255)
+    given = wrap(labels.to(dtype).unsqueeze(1) if axis else labels.to(dtype))
+    value, expected = loss(wrap(logits), given), loss(logits, labels)
+    assert type(value) is Tensor
+    assert torch.equal(value, expected)
+    rest = ls.parse("dice + ce", task="multilabel", ignore_index=255)  # one against the rest
+    assert torch.equal(rest(logits, given), rest(logits, labels))
+
+
+def test_floats_that_are_not_whole_are_no_labels():
+    logits, labels = logits_of(2, 4, 5).float(), labels_of(4, 2, 5, ignore=False).float()
+    for value in (0.5, float("nan"), float("inf")):
+        labels[0, 1] = value
+        with pytest.raises(TypeError, match=f"whole numbers, got {value:g}, which is no label"):
+            ls.CrossEntropyLoss()(logits, labels)
+
+
+def test_floats_that_are_not_whole_make_the_loss_nan_where_looking_would_cost():
+    """Under a transform, as on an accelerator, no value is looked at."""
+    logits, labels = logits_of(3, 4, 5), labels_of(4, 3, 5, ignore=False).double()
+    labels[1, 2], labels[2, 2] = 0.5, float("nan")
+    for ignored in (-100, 5):  # 5 is what would stand for no label otherwise
+        loss = ls.parse("dice + ce", ignore_index=ignored)
+        values = torch.func.vmap(lambda z, y, loss=loss: loss(z[None], y[None]))(logits, labels)
+        assert values.isnan().tolist() == [False, True, True]

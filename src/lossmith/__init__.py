@@ -7,10 +7,8 @@
 >>> value.backward()
 """
 
-from __future__ import annotations
-
-import sys
-from importlib import import_module
+import sys as _sys
+from importlib import import_module as _import_module
 
 from . import box, distance, weighting
 from .box import hard_examples
@@ -138,7 +136,7 @@ _MOVED = {
     "weighted": "losses.pixel_weighted",
 }
 for _old, _new in _MOVED.items():
-    sys.modules[f"{__name__}.{_old}"] = import_module(f".{_new}", __name__)
+    _sys.modules[f"{__name__}.{_old}"] = _import_module(f".{_new}", __name__)
 
 
 def __dir__() -> list[str]:

@@ -219,6 +219,8 @@ def _gaps(objects: Array, valid: Array, spacing: tuple[float, ...], double: bool
     from scipy.ndimage import distance_transform_edt
 
     maps = np.full(objects.shape, np.inf, np.float64 if double else np.float32)
+    if not maps.size:
+        return maps
     numbers, objects = np.unique(np.where(valid & (objects > 0), objects, 0), return_inverse=True)
     objects = objects.reshape(maps.shape)  # 0 for none, if there is such a pixel
     if numbers[0] != 0:

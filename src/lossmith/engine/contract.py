@@ -21,89 +21,10 @@ from torch import Tensor
 
 from .curves import Curve
 from .images import Images
+from .problem import Problem
 
 T = TypeVar("T")
-Task = Literal["multiclass", "binary", "multilabel"]
 Error = Literal["chance", "residual", "square"]  # p, p − r, (p − r)²
-
-
-class Once(Generic[T]):
-    """A property that is worked out when it is first asked for. That of functools takes a lock in Python 3.11, which
-    torch.compile cannot trace."""
-
-    def __init__(self, func: Callable[[Any], T]) -> None:
-        self.func, self.__doc__ = func, func.__doc__
-
-    def __get__(self, owner: Any, cls: type) -> T:
-        if owner is None:
-            return self  # type: ignore[return-value]
-        value = self.func(owner)
-        setattr(owner, self.func.__name__, value)
-        return value
-
-
-class Labels(NamedTuple):
-    """What a target says of its pixels, with everything that does not count taken out.
-
-    target  a label per pixel, (N, *S), where one of several exclusive classes is given; else r of every class or
-            channel, (N, C, *S). 0 where it does not count
-    weight  of every pixel, (N, *S), or under a sigmoid of every channel, (N, C, *S); 0 where it does not count, NaN
-            where the target is out of range and looking would have cost a sync. None: all weigh 1
-    span    the range of the valid target as it was; None where looking would have cost a sync
-    """
-
-    target: Tensor
-    weight: Tensor | None
-    span: tuple[float, float] | None
-
-    @property
-    def valid(self) -> Tensor | None:
-        """Which labels count, bool like the weight. None: all."""
-        return None if self.weight is None else self.weight != 0
-
-
-class Problem:
-    """Logits and what is known of their pixels. Shapes and dtypes are checked before it is made, values are not.
-
-    logits  (N, C, *S), floating point, any strides
-    target  hard labels (N, *S) of any integer dtype or bool; or shaped like the logits, any dtype, values in [0, 1]
-    weight  None or (N, *S), real
-    sample  None or (N,), real: an image of weight 0 is ignored; other values are not applied here
-    """
-
-    def __init__(
-        self,
-        logits: Tensor,
-        target: Tensor,
-        weight: Tensor | None,
-        sample: Tensor | None,
-        task: Task,
-        ignore_index: int,
-    ) -> None:
-        self.logits, self.target, self.weight, self.sample = logits, target, weight, sample
-        self.task, self.ignore_index = task, ignore_index
-
-    @property
-    def hard(self) -> bool:
-        """Integer labels (N, *S), against a target shaped like the logits."""
-        return self.target.ndim == self.logits.ndim - 1
-
-    @property
-    def softmax(self) -> bool:
-        """Whether one label wins at each pixel; otherwise every channel is a yes or no of its own."""
-        return self.task == "multiclass"
-
-    def but(self, **changes: Any) -> Problem:
-        """The same with some parts exchanged."""
-        known = {name: getattr(self, name) for name in ("logits", "target", "weight", "sample", "task", "ignore_index")}
-        return Problem(**{**known, **changes})
-
-    @Once
-    def labels(self) -> Labels:
-        """Its target, read once for whoever asks in torch."""
-        from .labels import read
-
-        return read(self)
 
 
 class Want(NamedTuple):

@@ -13,24 +13,10 @@ from torch import Tensor
 from .. import checks
 from ..distance import gaps, signed_distances
 from ..engine import ask
-from ..engine.contract import (
-    Error,
-    Event,
-    Field,
-    MapSums,
-    Measured,
-    Once,
-    Order,
-    Pass,
-    Problem,
-    Ranking,
-    Sums,
-    Task,
-    Want,
-)
+from ..engine.contract import Error, Event, Field, MapSums, Measured, Order, Pass, Ranking, Sums, Want
 from ..engine.curves import Curve
 from ..engine.images import Images
-from ..engine.labels import hard_labels
+from ..engine.problem import Once, Problem, Task, hard_labels
 from ..engine.tensors import computed, indices, likeliest, recorded, wide
 from .fit import check_range, fit, split_weight
 from .maps import CHECKS
@@ -105,10 +91,14 @@ class Batch:
         if label_mask is not None:
             self.annotated = annotated_classes(who, logits, label_mask, self.task)
             self.problem = merged(self._given, self.annotated)
-        self.softmax = self.task == "multiclass"  # one label wins at each pixel; else every channel is a yes or no
+        self.exclusive = self.task == "multiclass"  # one label wins at each pixel; else every channel is a yes or no
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
+        self.device = logits.device
+        self.dtype = (
+            torch.float32 if logits.device.type == "mps" else torch.float64
+        )  # of sums and of what multiplies them
         self.n_pixels = len(logits) * math.prod(self.space)
-        self.n_labels = self.n_classes if self.softmax else 2  # how many labels compete: the classes, or no and yes
+        self.n_labels = self.n_classes if self.exclusive else 2  # how many labels compete: the classes, or no and yes
         self._maps = {name: CHECKS[name](who, logits, given) for name, given in maps.items() if given is not None}
         self._made: dict[Hashable, Any] = {}
         self.measured: Measured = ask(Pass(self.problem, reading.want))
@@ -126,7 +116,7 @@ class Batch:
     def label_weight(self) -> Tensor:
         """The weight of the pixels with each label; (N, 1) where no loss asked for labels."""
         s = self.sums
-        if self.softmax:
+        if self.exclusive:
             return s.t if "t" in s.known else s.n
         return torch.stack([s.n - s.t, s.t], 2)
 
@@ -142,11 +132,11 @@ class Batch:
         """Σ w r ln r of the labels of a soft target, 0 for hard ones."""
         if self.problem.hard or not self.problem.target.is_floating_point():
             return torch.zeros_like(self.label_weight)
-        share, weight = self.problem.labels.target.to(self.sums.n), self.mass
-        labels = [share] if self.softmax else [1 - share, share]
+        share, weight = self.problem.labels.target.to(self.dtype), self.mass
+        labels = [share] if self.exclusive else [1 - share, share]
         parts = [torch.xlogy(r, r) for r in labels]
         sums = [self.over_pixels(x if weight is None else weight * x) for x in parts]
-        return sums[0] if self.softmax else torch.stack(sums, 2)
+        return sums[0] if self.exclusive else torch.stack(sums, 2)
 
     # ---- values of pixels --------------------------------------------------------------------------------------------
 
@@ -167,16 +157,17 @@ class Batch:
         ]
 
     @Once
-    def pixel_weight(self) -> Tensor:
-        """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u."""
+    def pixel_weight(self) -> Tensor | None:
+        """The weight of each pixel, 0 where it is ignored, with the weight of its image: shaped like u. None: all 1."""
         weight = self.measured.weight
-        weight = torch.ones_like(self.events[0].u.detach()) if weight is None else weight
-        return self.images.weighed(weight)
+        if weight is None and self.images.sample is not None:
+            weight = torch.ones_like(self.labels[0], dtype=computed(self.problem.logits))
+        return None if weight is None else self.images.weighed(weight)
 
     @property
     def _competing(self) -> Tensor | None:
         """The labels that a softmax has left in each image, (N, C). None: all."""
-        return self.annotated if self.softmax else None
+        return self.annotated if self.exclusive else None
 
     def shared_out(self, amount: float, to: Tensor) -> Tensor | float:
         """An amount divided by the number of labels that compete: one for all, or one per image, shaped for `to`."""
@@ -198,20 +189,20 @@ class Batch:
         """
         if per_class is None:
             return None
-        price = per_class.to(self.sums.n)
+        price = per_class.to(self.device, self.dtype)
         expected = 2 if self.task == "binary" else self.n_classes
         if price.shape != (expected,):
             meaning = "(negative, positive)" if self.task == "binary" else f"one per class, C = {self.n_classes}"
             raise ValueError(f"{self.who}: {name} needs {expected} values, {meaning}, got {tuple(price.shape)}")
-        if self.softmax:
+        if self.exclusive:
             return price
         return price.unsqueeze(0) if self.task == "binary" else price.unsqueeze(1).expand(-1, 2)
 
     def per_channel(self, given: Tensor | float, name: str) -> Tensor:
         """What is one number, or one for each channel of yes and no, as (C,)."""
         if not isinstance(given, Tensor):
-            return self.sums.n.new_full((self.n_classes,), given)
-        numbers = given.to(self.sums.n).flatten()
+            return torch.full((self.n_classes,), given, dtype=self.dtype, device=self.device)
+        numbers = given.to(self.device, self.dtype).flatten()
         if len(numbers) != self.n_classes:
             raise ValueError(
                 f"{self.who}: {name} needs one number, or one per channel ({self.n_classes}), got {len(numbers)}"
@@ -221,12 +212,12 @@ class Batch:
     def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
         """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""
         space = [1] * len(self.space)
-        if self.softmax:
+        if self.exclusive:
             if isinstance(label, int):
                 return price[..., label].reshape(-1, *space)
             if price.ndim == 1:
-                return price.index_select(0, label.flatten()).view_as(label)
-            return price.gather(1, label.reshape(len(label), -1)).view_as(label)
+                return price.index_select(0, label.flatten().long()).view_as(label)
+            return price.gather(1, label.reshape(len(label), -1).long()).view_as(label)
         channels = price.expand(*price.shape[:-2], self.n_classes, 2).reshape(-1, self.n_classes, *space, 2)
         if isinstance(label, int):
             return channels[..., label]
@@ -266,7 +257,7 @@ class Batch:
     def masks(self) -> tuple[Tensor, Tensor]:
         """The pixels of each class and the valid ones, both (N, C, *S) and bool. Only what needs geometry asks."""
         labels, valid = self.labels
-        if not self.softmax:
+        if not self.exclusive:
             return (labels > 0) & valid, valid
         classes = indices(self.n_classes, labels, len(self.space))
         return (labels.unsqueeze(1) == classes) & valid.unsqueeze(1), valid.unsqueeze(1).expand_as(self.problem.logits)
@@ -275,11 +266,11 @@ class Batch:
     def mass(self) -> Tensor | None:
         """What each pixel weighs in its image, 0 where it is ignored: (N, 1 or C, *S). None where all weigh 1."""
         weight = self.problem.labels.weight
-        return weight.unsqueeze(1) if weight is not None and self.softmax else weight
+        return weight.unsqueeze(1) if weight is not None and self.exclusive else weight
 
     def over_pixels(self, values: Tensor) -> Tensor:
         """Values (N, C, *S) summed over the pixels of each image, (N, C)."""
-        return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2).to(self.sums.n)
+        return values.reshape(*values.shape[:2], math.prod(values.shape[2:])).sum(2).to(self.dtype)
 
     def distance(self, spacing: Sequence[float] | None) -> Tensor:
         """The symmetric signed distance map of each class, (N, C, *S): as given, or made from the labels."""
@@ -297,7 +288,7 @@ class Batch:
         with torch.no_grad():
             p = ask(Field(self.problem))  # not `field`: that one has a gradient
         best = torch.zeros_like(p, dtype=torch.bool).scatter(1, likeliest(p), True)
-        return self._distances(best if self.softmax else p > 0.5, spacing)
+        return self._distances(best if self.exclusive else p > 0.5, spacing)
 
     def gap(self, spacing: Sequence[float] | None) -> Tensor:
         """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""
@@ -311,12 +302,9 @@ class Batch:
         self._check_axes()
         if not self.space:
             return torch.full_like(labels, torch.inf, dtype=computed(self.problem.logits))
-        maps = gaps(
-            labels.reshape(-1, *self.space),
-            valid.reshape(-1, *self.space),
-            spacing,
-            double=self.problem.logits.dtype == torch.float64,
-        )
+        double = self.problem.logits.dtype == torch.float64
+        apart = labels.ndim - len(self.space) - 1
+        maps = gaps(labels.flatten(0, apart), valid.flatten(0, apart), spacing, double=double)
         return maps.reshape(labels.shape)
 
     def _check_axes(self) -> None:

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from .. import checks
 from ..checks import shape
-from ..engine.contract import Problem, Task
-from ..engine.labels import SLACK
-from ..engine.tensors import can_look
+from ..engine.problem import SLACK, Problem, Task
+from ..engine.tensors import can_look, wide
 
 
 def fit(
@@ -85,7 +84,7 @@ def _axes(logits: Tensor, target: Tensor) -> str:
 def _whole(who: str, labels: Tensor, n_classes: int, ignore_index: int) -> Tensor:
     """Labels that a pipeline made floating point, as integers. One that is not whole is an error where looking is free,
     and elsewhere a label that no class has, which makes the loss NaN."""
-    labels = labels.detach()
+    labels = wide(labels.detach())
     strange = (labels != labels.floor()) | ~labels.isfinite()
     if can_look(labels):
         if bool(strange.any()):

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import shape
-from ..engine.contract import Problem, Task
-from ..engine.labels import hard_labels, out_of_range
+from ..engine.problem import Problem, Task, hard_labels, out_of_range
 from ..engine.tensors import floating, indices
 
 NO_LABEL = -(2**31)  # marks what is ignored among yes and no, which any other number might be
@@ -37,7 +36,7 @@ def merged(problem: Problem, annotated: Tensor) -> Problem:
     valid = torch.ones_like(labels, dtype=torch.bool) if valid is None else valid
     target = problem.target if problem.target.is_floating_point() else problem.target.long()
     space = [1] * len(problem.logits.shape[2:])
-    if not problem.softmax:
+    if not problem.exclusive:
         ignored = problem.ignore_index
         if problem.hard:
             target, ignored = target.unsqueeze(1), NO_LABEL

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..arithmetic import ratio
 from ..bounds import Classes
-from ..engine.contract import Task, Want
+from ..engine.contract import Want
+from ..engine.problem import Task
 from ..inputs.batch import Batch, Reading
 from ..loss import Loss
 
@@ -125,7 +126,7 @@ class ClassLoss(Dense):
         shares = (n != 0).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
         groups = (n != 0).any(1).to(losses)
         if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
-            shares = shares * (prices if batch.softmax else prices[:, 0])[kept].to(shares)
+            shares = shares * (prices if batch.exclusive else prices[:, 0])[kept].to(shares)
         if batch.annotated is not None:
             shares = shares * picked(self._by_group(batch, batch.annotated.to(shares)) != 0, kept)
         if skips:

@@ -16,8 +16,9 @@ from torch import Tensor
 from ..arithmetic import power
 from ..bounds import NonNegative
 from ..engine import ask
-from ..engine.contract import Answers, Pass, Problem, Scores, Want
+from ..engine.contract import Answers, Pass, Scores, Want
 from ..engine.plain.scores import mean_bin
+from ..engine.problem import Problem
 from ..engine.tensors import floating
 from ..inputs.heads import EdgePair, ScorePair, check_logits
 from .element import ElementLoss

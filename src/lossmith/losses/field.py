@@ -232,7 +232,7 @@ class NonAdjacencyLoss(Dense):
         if not self.include_center:
             near = (near * (taps + 1) - p) / max(taps, 1)
         adjacent = product(p.reshape(*p.shape[:2], pixels), near.reshape(*p.shape[:2], pixels).mT) / max(pixels, 1)
-        losses = ratio((adjacent * forbidden).sum((1, 2)).to(batch.sums.n), forbidden.sum())
+        losses = ratio((adjacent * forbidden).sum((1, 2)).to(batch.dtype), forbidden.sum())
         images = batch.images.weighed(torch.ones_like(losses))
         if self.reduction == "none":
             return losses * (images != 0)

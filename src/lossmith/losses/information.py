@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .. import checks
-from ..engine.contract import Event, Task, Want
+from ..engine.contract import Event, Want
 from ..engine.curves import CROSS_ENTROPY, Curve
+from ..engine.problem import Task
 from ..inputs.batch import Batch
 from .pixel import PixelLoss, Table
 
@@ -158,7 +159,9 @@ class EntropyLoss(InformationLoss):
     def wants(self) -> Want:
         return Want(u=True, spread=True)
 
-    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor | float]:
         u = torch.stack([event.u for event in batch.every]).clamp(max=700.0)  # e^−u · u is 0 long before
-        weight = batch.pixel_weight
-        return batch.natural((torch.exp(-u) * u).sum(0) * weight), weight
+        amount, weight = (torch.exp(-u) * u).sum(0), batch.pixel_weight
+        return batch.natural(
+            amount if weight is None else amount * weight
+        ), amount.numel() if weight is None else weight

@@ -9,6 +9,8 @@ never by the number of all pixels, so that ignoring pixels is the same as croppi
 from __future__ import annotations
 
 import math
+from functools import reduce
+from operator import mul
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -39,8 +41,8 @@ class PixelLoss(Dense):
         the mean's denominator. Without a batch, only the curves are asked for, and whether there are prices."""
         raise NotImplementedError
 
-    def chosen(self, batch: Batch) -> Tensor:
-        """The weight of every pixel in both sums, constant: 0 leaves it out."""
+    def chosen(self, batch: Batch) -> Tensor | None:
+        """The weight of every pixel in both sums, constant: 0 leaves it out. None: all 1."""
         return batch.pixel_weight
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor | None:
@@ -69,7 +71,7 @@ class PixelLoss(Dense):
             return self.reduce(batch.images, amount, weight, batch.denominator)
         amount = batch.images.weighed(_times(self.label_sums(batch), counted))
         if batch.measured.complete and counted is None:
-            weight = batch.n_pixels * (1 if batch.softmax else batch.n_classes)
+            weight = batch.n_pixels * (1 if batch.exclusive else batch.n_classes)
         else:
             weight = batch.images.weighed(_times(batch.label_weight, counted))
         return self.reduce(batch.images, amount, weight, batch.denominator)
@@ -86,23 +88,24 @@ class PixelLoss(Dense):
         spread = batch.spread * batch.shared_out(self.spread, batch.spread)
         return total + _times(spread, self.spread_price(batch))
 
-    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor | float]:
         """w ℓ and w per pixel, under the class weights `counted`."""
         pixel, table = self.chosen(batch), self.curves(batch)
         amounts, weights = [], []
         for event in batch.events:
-            share = pixel if event.chance is None else pixel * event.chance
-            of_class = None if counted is None else batch.at_labels(counted.to(share), event.label)
-            share = _times(share, of_class)
+            of_class = None if counted is None else batch.at_labels(counted.to(event.u), event.label)
+            shares = [x for x in (pixel, event.chance, of_class) if x is not None]
+            share = reduce(mul, shares) if shares else None
             values = [_at(batch, self.of_event(batch, curve, event), price, event.label) for curve, price in table]
-            amounts.append(_times(share * _added(values), self.scale(batch, of_class)))
+            amounts.append(_times(_times(_added(values), share), self.scale(batch, of_class)))
             weights.append(share)
         if self.spread > 0:
             price = self.spread_price(batch)
             for u, label, _ in batch.every:
-                value = u * pixel * batch.shared_out(self.spread, u)
+                value = _times(u, pixel) * batch.shared_out(self.spread, u)
                 amounts.append(_at(batch, _at(batch, value, counted, label), price, label))
-        return batch.natural(_added(amounts)), _added(weights)
+        known = [weight for weight in weights if weight is not None]
+        return batch.natural(_added(amounts)), _added(known) if known else amounts[0].numel()
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
         """f(u) of every pixel, were this its label."""
@@ -172,7 +175,7 @@ class CrossEntropyLoss(PixelLoss):
     def spread_price(self, batch: Batch | None) -> Price:
         if self.pos_weight is None or batch is None:
             return None if self.pos_weight is None else 1.0
-        if batch.softmax:
+        if batch.exclusive:
             raise ValueError(
                 f"{batch.who}: pos_weight is for a yes or no in each channel; {batch.n_classes} classes that exclude "
                 "each other have class_weight, one factor per class"
@@ -214,7 +217,7 @@ class FocalLoss(PixelLoss):
     def _price(self, batch: Batch | None) -> Price:
         if self.alpha is None or batch is None:
             return None if self.alpha is None else 1.0
-        if batch.softmax:
+        if batch.exclusive:
             if not isinstance(self.alpha, Tensor):
                 raise ValueError(
                     f"{batch.who}: alpha={self.alpha!r} is one number, which weights the positives of a binary task; "
@@ -264,12 +267,12 @@ class PowerCrossEntropyLoss(PixelLoss):
         if self.frequencies is None:
             counts = batch.images.pooled(batch.images.weighed(batch.label_weight)).squeeze(0)
         else:
-            counts = self.frequencies.to(batch.sums.n)
+            counts = self.frequencies.to(batch.device, batch.dtype)
             if counts.shape != (batch.n_labels,):
                 raise ValueError(
                     f"{batch.who}: frequencies needs {batch.n_labels} numbers, one per label, got {counts.numel()}"
                 )
-            counts = counts if batch.softmax else counts.expand(batch.n_classes, 2)
+            counts = counts if batch.exclusive else counts.expand(batch.n_classes, 2)
         seen = counts > 0
         return torch.where(seen, counts.sum(-1, keepdim=True) / torch.where(seen, counts, 1.0), 0.0).sqrt()
 
@@ -345,12 +348,12 @@ class QuadraticLoss(PixelLoss):
 
     def label_sums(self, batch: Batch) -> Tensor:
         s = batch.sums
-        if batch.softmax:  # per class, not per label: nothing but their total is asked for
+        if batch.exclusive:  # per class, not per label: nothing but their total is asked for
             return (s.fp2 + s.fn2) * batch.shared_out(self._factor, s.fp2)
         return torch.stack([s.fp2, s.fn2], 2) * self._factor
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
-        if not batch.softmax:
+        if not batch.exclusive:
             return torch.expm1(-event.u).square()
         p, label = batch.field, event.label
         own = p[:, label] if isinstance(label, int) else p.gather(1, label.unsqueeze(1)).squeeze(1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -67,7 +67,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
         rest = (s.n - size).detach()
         size = size.detach()
         w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)
-        return w if batch.softmax else torch.stack([torch.ones_like(w), w], 2)
+        return w if batch.exclusive else torch.stack([torch.ones_like(w), w], 2)
 
 
 class HardestLoss(PixelLoss):
@@ -79,16 +79,17 @@ class HardestLoss(PixelLoss):
     def curves(self, batch: Batch | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
-    def hardest(self, u: Tensor, valid: Tensor) -> Tensor:
-        """Which pixels to keep, bool, from the surprise of all."""
+    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
+        """Which pixels to keep, bool, from the surprise of all, among the valid ones (None: all)."""
         raise NotImplementedError
 
     def chosen(self, batch: Batch) -> Tensor:
         weight = batch.pixel_weight
-        valid = weight > 0
-        u = sum(event.u if event.chance is None else event.u * event.chance for event in batch.events)
-        assert isinstance(u, Tensor)
-        kept = (self.hardest(u.detach(), valid) & valid).to(u)
+        costs = [event.u if event.chance is None else event.u * event.chance for event in batch.events]
+        u = costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
+        if weight is None:
+            return self.hardest(u.detach(), None).to(u)
+        kept = self.hardest(u.detach(), weight > 0).to(u)
         return torch.where(weight.isnan(), torch.nan, kept)  # neither valid nor ignored: it stays visible
 
 
@@ -118,10 +119,11 @@ class OhemCrossEntropyLoss(HardestLoss):
     thresh: Fraction = 0.7
     min_kept: Count = 100_000
 
-    def hardest(self, u: Tensor, valid: Tensor) -> Tensor:
+    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
         easy = -math.log(self.thresh) if self.thresh > 0 else math.inf
         hard = ~(u <= easy)  # a NaN is kept, so that it is seen
-        if can_look(u) and int((hard & valid).sum()) >= self.min_kept:
+        hard = hard if valid is None else hard & valid
+        if can_look(u) and int(hard.sum()) >= self.min_kept:
             return hard  # the hardest are among them
         return hard | largest(u, valid, self.min_kept)
 
@@ -146,29 +148,47 @@ class TopKCrossEntropyLoss(HardestLoss):
     paper = "Wu et al. 2016, arXiv 1605.06885"
     percent: Percent = 10.0
 
-    def hardest(self, u: Tensor, valid: Tensor) -> Tensor:
-        return largest(u, valid, torch.floor(self.percent * valid.sum().double() / 100).clamp(min=1))
+    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
+        count = u.numel() if valid is None else valid.sum().double()
+        if isinstance(count, int):
+            return largest(u, None, max(1, math.floor(self.percent * count / 100)))
+        return largest(u, valid, torch.floor(self.percent * count / 100).clamp(min=1))
 
 
-def largest(u: Tensor, valid: Tensor, k: int | Tensor) -> Tensor:
-    """The k largest of the valid elements, bool; the first of equals. A NaN is larger than all.
+def largest(u: Tensor, valid: Tensor | None, k: int | Tensor) -> Tensor:
+    """The k largest of the valid elements (None: all), bool; the first of equals. A NaN is larger than all.
 
     On a CPU in linear time, by selection; elsewhere by sorting, since k must not be looked at there.
     """
-    flat = torch.where(valid, torch.nan_to_num(u, nan=math.inf, posinf=math.inf), -1.0).flatten()
+    flat = torch.nan_to_num(u, nan=math.inf, posinf=math.inf).flatten()
+    flat = flat if valid is None else torch.where(valid.flatten(), flat, -1.0)
     if not can_look(u):
         order = flat.argsort(descending=True, stable=True)
         rank = torch.empty_like(order).scatter(0, order, indices(len(flat), flat))
-        return (rank < k).view_as(valid) & valid
+        kept = (rank < k).view_as(u)
+        return kept if valid is None else kept & valid
     k = min(int(k), len(flat))
     if k == 0:
-        return torch.zeros_like(valid)
-    values = flat.numpy()
-    least = float(np.partition(values, len(values) - k)[len(values) - k])
+        return torch.zeros_like(u, dtype=torch.bool)
+    least = kth_largest(flat.numpy(), k)
     kept = flat > least
     ties = (flat == least).nonzero()[: k - int(kept.sum()), 0]
     kept[ties] = True
-    return kept.view_as(valid) & valid
+    kept = kept.view_as(u)
+    return kept if valid is None else kept & valid
+
+
+def kth_largest(values: np.ndarray[Any, Any], k: int) -> float:
+    """By selection among those that can be it: a sample says between which two values to look."""
+    sample = np.sort(values[:: max(1, len(values) >> 12)])
+    at, slack = len(sample) * (1 - k / len(values)), 4 * math.sqrt(len(sample))
+    low, high = (sample[int(min(max(x, 0), len(sample) - 1))] for x in (at - slack, at + slack))
+    above = int(np.count_nonzero(values > high))
+    between = values[(values >= low) & (values <= high)]
+    if not above < k <= above + len(between):
+        between, above = values, 0
+    place = len(between) - (k - above)
+    return float(np.partition(between, place)[place])
 
 
 class BoundaryCrossEntropyLoss(PixelLoss):
@@ -206,7 +226,8 @@ class BoundaryCrossEntropyLoss(PixelLoss):
     def chosen(self, batch: Batch) -> Tensor:
         labels, valid = batch.labels
         beside = near_another(labels, valid, batch.n_labels, len(batch.space), self.kernel_size // 2)
-        return batch.pixel_weight * (beside if self.side == "both" else beside & (labels > 0))
+        beside, weight = beside if self.side == "both" else beside & (labels > 0), batch.pixel_weight
+        return beside.to(batch.events[0].u) if weight is None else weight * beside
 
 
 def near_another(labels: Tensor, valid: Tensor, n_labels: int, axes: int, radius: int) -> Tensor:
@@ -275,9 +296,9 @@ class DistanceMapPenaltyLoss(PixelLoss):
     def penalty(self, batch: Batch) -> Tensor:
         """Φ, shaped like u."""
         distance, (labels, valid) = batch.distance(self.spacing), batch.labels
-        if batch.softmax:
+        if batch.exclusive:
             distance = distance.gather(1, labels.unsqueeze(1)).squeeze(1)
-        sides, maps = batch.n_labels, len(labels) * (1 if batch.softmax else batch.n_classes)
+        sides, maps = batch.n_labels, len(labels) * (1 if batch.exclusive else batch.n_classes)
         d = torch.where(valid, distance.abs(), 0.0).reshape(maps, math.prod(batch.space))
         side = labels.reshape(d.shape)
         deepest = d.new_zeros(len(d), sides).scatter_reduce(1, side, d, "amax")
@@ -332,7 +353,7 @@ class BorderCrossEntropyLoss(PixelLoss):
         return [(CROSS_ENTROPY, None)]
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor:
-        gap = batch.gap(self.spacing).to(batch.pixel_weight)
+        gap = batch.gap(self.spacing).to(batch.events[0].u)
         border = self.w0 * torch.exp(-0.5 * (gap / self.sigma).square())
         if class_weight is None:
             return 1 + border

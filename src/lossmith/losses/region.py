@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..arithmetic import TINY, power, ratio
 from ..bounds import Fraction, NonNegative, Positive
-from ..engine.contract import Sums, Task, Want
+from ..engine.contract import Sums, Want
+from ..engine.problem import Task
 from ..inputs.batch import Batch
 from .dense import ClassLoss, picked
 

@@ -12,7 +12,8 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from ..bounds import Levels
-from ..engine.contract import Ranking, Task
+from ..engine.contract import Ranking
+from ..engine.problem import Task
 from ..inputs.batch import Batch
 from .dense import ClassLoss, picked
 

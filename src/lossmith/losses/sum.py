@@ -152,9 +152,9 @@ class ForegroundCrossEntropy(CrossEntropyLoss, part="ce"):
     def spread_price(self, batch: Batch | None) -> Price:
         if batch is None:
             return 1.0
-        price = batch.sums.n.new_full((batch.n_labels,), float(self.beta))
+        price = torch.full((batch.n_labels,), float(self.beta), dtype=batch.dtype, device=batch.device)
         price[0] = 1 - self.beta
-        return price if batch.softmax else price.expand(batch.n_classes, 2)
+        return price if batch.exclusive else price.expand(batch.n_classes, 2)
 
 
 class NegativeDice(DiceLoss, part="dice"):
@@ -252,8 +252,8 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
         first = CROSS_ENTROPY if self.asymmetric else bent
         if batch is None:
             return [(first, 1.0), (bent, 1.0)]
-        rare = is_rare(batch, self.rare).to(batch.sums.n)
-        if not batch.softmax and batch.task != "binary":
+        rare = is_rare(batch, self.rare).to(batch.dtype)
+        if not batch.exclusive and batch.task != "binary":
             rare = torch.stack([torch.zeros_like(rare), rare], 1)  # of a channel's labels, only its yes
         rare = rare.unsqueeze(0) if batch.task == "binary" else rare
         return [(first, self.delta * rare), (bent, (1 - self.delta) * (1 - rare))]
@@ -290,6 +290,6 @@ def is_rare(batch: Batch, rare: Classes | None) -> Tensor:
     strange = [k for k in rare if not 0 <= k < count]
     if strange:
         raise ValueError(f"{batch.who}: rare={rare} names class {strange[0]}, but there are {count} classes")
-    flags = torch.zeros(count, dtype=torch.bool, device=batch.sums.n.device)
+    flags = torch.zeros(count, dtype=torch.bool, device=batch.device)
     flags[list(rare)] = True
     return flags

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient
-from ..contract import Order, Problem, Ranking, Want
+from ..contract import Order, Ranking, Want
 from ..images import Images
 from ..plain import order as plain
+from ..problem import Problem
 from .sums import _ask_for_huge_pages, _field, _fresh, _Job, _pixel_stride
 from .sums import refuses as refuses_logits
 
@@ -28,7 +29,7 @@ def refuses(question: Order) -> str | None:
     problem = question.problem
     if plain.sorts(question):
         return "errors that are sorted: the kernels count them on levels"
-    if problem.softmax and not problem.hard:
+    if problem.exclusive and not problem.hard:
         return "errors in order of soft targets"
     strange = refuses_logits(question)
     if strange is None and _factor(question) is None:

@@ -25,9 +25,10 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient, unusual
-from ..contract import Event, Measured, Order, Pass, Problem, Sums, Want
+from ..contract import Event, Measured, Order, Pass, Sums, Want
 from ..curves import KINDS, Curve
 from ..plain import sums as plain
+from ..problem import Problem
 from .compiling import compiling
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def refuses(question: Pass | Order) -> str | None:
     if not isinstance(question, Pass):
         return None
     want = question.want
-    if want.u and not problem.hard and (problem.softmax or target.is_floating_point()):
+    if want.u and not problem.hard and (problem.exclusive or target.is_floating_point()):
         return "per-pixel values of soft targets"
     if want.u and want.spread:
         return "per-pixel values of every label"
@@ -96,7 +97,7 @@ def _rows(problem: Problem, want: Want) -> dict[str | Curve, tuple[int, ...]]:
         rows |= {"fp": (k.FP,), "fn": (k.FN,)}
     if want.squares:
         rows |= {"fp2": (k.FP2,), "fn2": (k.FN2,)}
-    softmax = problem.softmax
+    softmax = problem.exclusive
     if want.spread:
         rows["spread"] = (k.SPREAD,) if softmax else (k.SPREAD_NO, k.SPREAD)
     for i, curve in enumerate(curves, start=k.CURVES):
@@ -202,10 +203,10 @@ class _Job:
         self.grid = k.Grid(images, channels, pixels, chunk, chunks_per_image)
         self.chunks = images * chunks_per_image
 
-        self.soft = problem.softmax and not problem.hard
-        self.hard_softmax = problem.softmax and problem.hard
+        self.soft = problem.exclusive and not problem.hard
+        self.hard_softmax = problem.exclusive and problem.hard
         curves = want.curves
-        labels = 1 if problem.softmax else 2
+        labels = 1 if problem.exclusive else 2
         self.table_shape = (images, k.CURVES + labels * len(curves), channels)
         self.u_shape = logits.shape[:1] + logits.shape[2:] if self.hard_softmax else logits.shape
 

@@ -18,4 +18,4 @@ def probabilities(question: Field) -> Tensor:
     elif valid is not None and valid.ndim < z.ndim:
         valid = valid.unsqueeze(1)
     z = z if valid is None else z.masked_fill(~valid, 0.0)
-    return z.softmax(1) if problem.softmax else z.sigmoid()
+    return z.softmax(1) if problem.exclusive else z.sigmoid()

@@ -33,7 +33,7 @@ def summed(question: MapSums) -> Tensor:
     # Derivatives of a soft target or a weight, or carried forward: then all is left to autograd.
     tracked = forward_mode() or target.requires_grad or price.requires_grad
     measure: Any = _sums if tracked else _MapSums.apply
-    sums: Tensor = measure(z, r, v, factor, problem.softmax, question.error)
+    sums: Tensor = measure(z, r, v, factor, problem.exclusive, question.error)
     return wide(sums)
 
 

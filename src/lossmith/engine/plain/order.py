@@ -106,7 +106,7 @@ def _errors(question: Order) -> tuple[Tensor, Tensor, Tensor]:
     """
     problem, axes = question.problem, question.problem.logits.ndim - 2
     z, target = flat(floating(problem.logits), axes), flat(problem.labels.target, axes)
-    if problem.softmax:
+    if problem.exclusive:
         classes = indices(z.shape[1], z, 1)
         inside = (target.unsqueeze(1) if problem.hard else likeliest(target)) == classes
     else:
@@ -118,7 +118,7 @@ def _errors(question: Order) -> tuple[Tensor, Tensor, Tensor]:
     z = z.masked_fill(weight == 0, 0.0)
     if question.ranking.hinge:
         return (1 - z * (2 * share - 1)).relu(), inside, weight
-    if problem.softmax:
+    if problem.exclusive:
         p = z.softmax(1)
         miss = missed_by_every_class(p)
     else:

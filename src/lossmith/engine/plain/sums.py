@@ -28,7 +28,7 @@ def measured(question: Pass) -> Measured:
     target, weight, span = problem.labels
     z, target = flat(problem.logits, axes), flat(target, axes)
     weight = None if weight is None else flat(weight, axes)
-    if not problem.softmax:
+    if not problem.exclusive:
         found = several.of_channels(z, target, weight, want)
     elif problem.hard:
         found = _of_labels(z, target, weight, want)
@@ -39,7 +39,7 @@ def measured(question: Pass) -> Measured:
     if not want.u:
         found.events, found.every, found.weight = [], [], None
         return found
-    shape = problem.logits.shape[:1] + problem.logits.shape[2:] if problem.softmax else problem.logits.shape
+    shape = problem.logits.shape[:1] + problem.logits.shape[2:] if problem.exclusive else problem.logits.shape
     found.events, found.every = ([_shaped(event, shape) for event in some] for some in (found.events, found.every))
     found.weight = None if weight is None else weight.reshape(shape)
     return found
@@ -58,7 +58,8 @@ def _of_labels(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> 
     u, t, *found = measure(z, labels, weight, want)
     t = t if tracked or t is None else t.detach()  # saying so in the Function would mislead torch.compile
     if t is None:
-        result = Measured(Sums() if weight is None else Sums(n=_total(weight)))
+        counted = torch.ones_like(labels, dtype=computed(z)) if z.numel() == 0 else weight
+        result = Measured(Sums() if counted is None else Sums(n=_total(counted)))
     else:
         n = t.sum(1, keepdim=True).expand_as(t)
         names = ("fp", "fn", "fp2", "fn2")
@@ -168,7 +169,7 @@ def _forward(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> tu
 
 def _surprise_at(z: Tensor, own: Tensor, others: Tensor, miss: Tensor, labels: Tensor) -> Tensor:
     """u = −ln p = ln(1 + (1 − p) / p), exact at both ends, unless p is too small to write: then by the logits."""
-    if can_look(z) and own.numel() and float(own.amin()) >= TINY:
+    if can_look(z) and own.numel() and float(own.detach().amin()) >= TINY:
         return torch.log1p(miss / own)
     tiny = own < TINY
     largest = torch.maximum(others.amax(1), own)

@@ -1,16 +1,97 @@
-"""Which pixels count, and what their target is: the one definition in torch."""
+"""Logits and what is known of their pixels: which of them count, and what their target is. In torch, nowhere else."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from .contract import Labels, Problem
 from .tensors import can_look, computed, indices, likeliest
 
+T = TypeVar("T")
+Task = Literal["multiclass", "binary", "multilabel"]
+
 SLACK = 1e-4  # by which soft labels that were interpolated or normalised may leave [0, 1]
+
+
+class Once(Generic[T]):
+    """A property that is worked out when it is first asked for. That of functools takes a lock in Python 3.11, which
+    torch.compile cannot trace."""
+
+    def __init__(self, func: Callable[[Any], T]) -> None:
+        self.func, self.__doc__ = func, func.__doc__
+
+    def __get__(self, owner: Any, cls: type) -> T:
+        if owner is None:
+            return self  # type: ignore[return-value]
+        value = self.func(owner)
+        setattr(owner, self.func.__name__, value)
+        return value
+
+
+class Labels(NamedTuple):
+    """What a target says of its pixels, with everything that does not count taken out.
+
+    target  a label per pixel, (N, *S), where one of several exclusive classes is given; else r of every class or
+            channel, (N, C, *S). 0 where it does not count
+    weight  of every pixel, (N, *S), or under a sigmoid of every channel, (N, C, *S); 0 where it does not count, NaN
+            where the target is out of range and looking would have cost a sync. None: all weigh 1
+    span    the range of the valid target as it was; None where looking would have cost a sync
+    """
+
+    target: Tensor
+    weight: Tensor | None
+    span: tuple[float, float] | None
+
+    @property
+    def valid(self) -> Tensor | None:
+        """Which labels count, bool like the weight. None: all."""
+        return None if self.weight is None else self.weight != 0
+
+
+class Problem:
+    """Logits and what is known of their pixels. Shapes and dtypes are checked before it is made, values are not.
+
+    logits  (N, C, *S), floating point, any strides
+    target  hard labels (N, *S) of any integer dtype or bool; or shaped like the logits, any dtype, values in [0, 1]
+    weight  None or (N, *S), real
+    sample  None or (N,), real: an image of weight 0 is ignored; other values are not applied here
+    """
+
+    def __init__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample: Tensor | None,
+        task: Task,
+        ignore_index: int,
+    ) -> None:
+        self.logits, self.target, self.weight, self.sample = logits, target, weight, sample
+        self.task, self.ignore_index = task, ignore_index
+
+    @property
+    def hard(self) -> bool:
+        """Integer labels (N, *S), against a target shaped like the logits."""
+        return self.target.ndim == self.logits.ndim - 1
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether one label wins at each pixel; otherwise every channel is a yes or no of its own."""
+        return self.task == "multiclass"
+
+    def but(self, **changes: Any) -> Problem:
+        """The same with some parts exchanged."""
+        known = {name: getattr(self, name) for name in ("logits", "target", "weight", "sample", "task", "ignore_index")}
+        return Problem(**{**known, **changes})
+
+    @Once
+    def labels(self) -> Labels:
+        """Its target, read once for whoever asks in torch."""
+        return read(self)
 
 
 def read(problem: Problem) -> Labels:
@@ -18,11 +99,11 @@ def read(problem: Problem) -> Labels:
     z, given = problem.logits, problem.target
     top = 1
     if problem.hard:
-        top = z.shape[1] - problem.softmax  # label C of independent channels is none of them
+        top = z.shape[1] - problem.exclusive  # label C of independent channels is none of them
     target = given.to(computed(z)) if given.is_floating_point() and not problem.hard else given
     target = target if target.is_floating_point() else target.long()  # or a uint8 156 would equal −100
     target, weight, span = _counted(problem, target, top)
-    if problem.hard and not problem.softmax:
+    if problem.hard and not problem.exclusive:
         target = (target.unsqueeze(1) == indices(z.shape[1], target, target.ndim - 1)).long()
         weight = None if weight is None else weight.unsqueeze(1).expand(z.shape)
     return Labels(target, weight, span)
@@ -37,7 +118,7 @@ def _counted(problem: Problem, target: Tensor, top: int) -> tuple[Tensor, Tensor
     if unmarked and not low <= problem.ignore_index <= high and not math.isnan(low + high):
         return target if low >= 0 and high <= top else target.clamp(0, top), None, (low, high)  # the common case
 
-    over_classes = problem.softmax and target.ndim == problem.logits.ndim
+    over_classes = problem.exclusive and target.ndim == problem.logits.ndim
     valid = target != problem.ignore_index
     valid = valid.all(1) if over_classes else valid
     if problem.sample is not None:
@@ -78,7 +159,7 @@ def hard_labels(problem: Problem) -> tuple[Tensor, Tensor | None]:
     """One label for each pixel, and which of them count (None: all): (N, *S) under a softmax, (N, C, *S) of no and yes
     under a sigmoid. A soft target becomes its likeliest class, or a yes from one half on."""
     target, valid = problem.labels.target, problem.labels.valid
-    if problem.softmax:
+    if problem.exclusive:
         target = target if problem.hard else likeliest(target).squeeze(1)
         return target if valid is None or problem.hard else target.masked_fill(~valid, 0), valid
     return (target >= 0.5).long() if target.is_floating_point() else (target > 0).long(), valid
