@@ -209,6 +209,8 @@ def curves(drawn: dict[str, PictureCurve], colour: Colours) -> str:
         subplot_titles=("Value", PICTURE.gradient, "Gradient on the foreground"),
     )
     for n, loss in enumerate(colour):
+        if loss not in drawn:
+            continue
         curve = drawn[loss]
         panels: tuple[Sequence[float | None], ...] = (curve.value, curve.gradient, curve.foreground)
         for i, y in enumerate(panels):
