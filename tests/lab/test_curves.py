@@ -9,7 +9,8 @@ import pytest
 
 import lossmith as ls
 from lossmith.cli import main
-from lossmith.lab.page import curves, figures
+from lossmith.lab.page import figures
+from lossmith.lab.say import curves
 
 KIND = {"box": "box", "regression": "residual", "distribution": "score"}
 ROWS = ls.catalogue()

@@ -63,6 +63,14 @@ def test_faults_of_names_headers_and_values(discs: Path) -> None:
     assert first(discs) == found[0]
 
 
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_file_that_cannot_be_read_is_one_fault(part: str, discs: Path) -> None:
+    """Neither its partner nor its row in split.csv is wrong for it."""
+    (discs / part / "disc1.png").rename(discs / part / "disc1.bmp")
+    (text,) = faults(discs)
+    assert text.startswith(f"{part}/disc1.bmp: cannot read .bmp; ")
+
+
 def test_faults_of_labels(labelled: Path) -> None:
     rewrite(labelled / "labels.csv", "i00,0", "i00,half")
     rewrite(labelled / "labels.csv", "i03,2\n", "")

@@ -77,6 +77,17 @@ def test_results_json_holds_the_same(data: Data, settings: RunSettings, tmp_path
     assert results["headline"] in (tmp_path / "report.html").read_text()
 
 
+def test_every_loss_is_parsed_once(
+    data: Data, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To train with it and to draw it: parsing counts what the labels hold, and tries the loss."""
+    real, parsed = PIXELS.parse, []
+    monkeypatch.setattr(PIXELS, "parse", lambda text, *rest: parsed.append(text) or real(text, *rest))
+    page = make(data, ["ce", "dice + nonadjacency"], 2, settings, tmp_path)
+    assert parsed == ["ce", "dice + nonadjacency"]
+    assert "The losses themselves" in page
+
+
 def test_one_loss_one_seed(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     text = body(make(data, ["ce"], 1, settings, tmp_path))
     assert "nothing to compare it with" in text

@@ -16,13 +16,12 @@ from lossmith.lab.data import builtin
 from lossmith.lab.data.scenes import Scene, Scenes, clip_boxes, read_scenes
 from lossmith.lab.kinds import boxes
 from lossmith.lab.kinds.boxes import KIND as BOXES
-from lossmith.lab.kinds.boxes import DetectionSettings
-from lossmith.lab.run.crops import BoxCrops
+from lossmith.lab.kinds.boxes import BoxCrops, DetectionSettings
 from lossmith.lab.run.detector import BINS, EDGES, SCORE, Detector, assign, centerness, decode, grid
 from lossmith.lab.run.trial import run_trial
 from lossmith.lab.say.average_precision import average_precision, resampled_ap50
+from lossmith.lab.say.bootstrap import bootstrap
 from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
-from lossmith.lab.say.tiles import bootstrap
 from lossmith.lab.settings import Asked
 
 QFL = "qfl + 2*giou + 0.25*dfl"
@@ -270,7 +269,7 @@ def test_divergence_is_a_result(scenes: Scenes, shared: DetectionSettings) -> No
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(boxes.Boxes, "sizes", lambda *_: (256, 4, (8, 8, 8)))
+    monkeypatch.setattr(boxes.BoxKind, "sizes", lambda *_: (256, 4, (8, 8, 8)))
 
 
 @pytest.mark.usefixtures("quick")

@@ -8,8 +8,9 @@
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
                   (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
-                  paired differences with intervals (ranking.py), a bootstrap over tiles (tiles.py)
-    page/         one self-contained HTML file: its templates, figures, pictures, and the losses themselves as curves
+                  paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); and the
+                  losses themselves, as curves of their value and gradient (curves.py)
+    page/         one self-contained HTML file: its templates, figures, pictures
     experiments/  the DIoU paper's simulation of box losses
 
 A new kind of data is one file: kinds/NAME.py with a class that extends `Kind` and an instance of it called KIND. It is

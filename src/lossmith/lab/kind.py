@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor, nn
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
+from lossmith.lab.say.curves import PictureCurve
 from lossmith.lab.say.metrics import MetricSet
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
-
-if TYPE_CHECKING:
-    from lossmith.lab.page.curves import PictureCurve
 
 Array = np.ndarray[Any, Any]
 Trials = list[dict[str, Any]]

@@ -25,7 +25,8 @@ def plot(
     """
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-    from lossmith.lab.page import curves, figures
+    from lossmith.lab.page import figures
+    from lossmith.lab.say import curves
 
     drawn = {}
     for text in loss:

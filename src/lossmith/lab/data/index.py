@@ -24,6 +24,7 @@ class Index:
     images: dict[str, Path]
     shapes: dict[str, Shape]  # (channels, *S), of every image whose header can be read
     faults: list[Fault]
+    unread: set[str] = field(default_factory=set)  # stems of files in images/ that are no images: one fault is enough
     partners: dict[str, Path] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     split: dict[str, str] = field(default_factory=dict)
@@ -38,7 +39,7 @@ class Index:
         """classes.txt, split.csv and SOURCE.txt."""
         self.classes = read_class_names(self.folder, self.faults)
         if self.images:
-            self.split = read_split(self.folder, self.stems, self.faults)
+            self.split = read_split(self.folder, self.stems, self.faults, self.unread)
         self.source = read_source(self.folder)
 
     def check(self) -> None:
@@ -53,6 +54,21 @@ def list_part(folder: Path, part: str, faults: list[Fault]) -> dict[str, Path] |
     fix = "expected images/ and masks/, paired by stem, or images/ and labels.csv, or images/ and boxes.csv"
     faults.append(Fault(folder, f"there is no folder {part}/ in it", fix))
     return None
+
+
+def index_images(folder: Path, fix: str = "") -> Index:
+    """The images of a folder, their headers still unread. `fix` is said where there is none."""
+    faults: list[Fault] = []
+    images = list_part(folder, "images", faults)
+    unread = unread_in(folder / "images", faults) - (images or {}).keys()
+    if images == {} and not unread:
+        faults.append(Fault(folder / "images", "no image in it", fix))
+    return Index(folder, images or {}, {}, faults, unread)
+
+
+def unread_in(folder: Path, faults: list[Fault]) -> set[str]:
+    """The stems of the files in a folder that are at fault."""
+    return {fault.path.stem for fault in faults if fault.path.parent == folder}
 
 
 def list_files(folder: Path, faults: list[Fault]) -> dict[str, Path]:

@@ -25,7 +25,7 @@ import numpy as np
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault, Faulty, raise_first
 from lossmith.lab.data.files import FORMATS, image_shape, mask_shape, read_image, read_mask, suffixes_beside
-from lossmith.lab.data.index import Index, list_files, list_part, read_headers
+from lossmith.lab.data.index import Index, index_images, list_files, list_part, read_headers, unread_in
 from lossmith.lab.data.tables import read_column
 
 Array = np.ndarray[Any, Any]
@@ -81,11 +81,12 @@ class Data:
 
 def index_pixels(folder: Path) -> Index:
     """A folder of images and masks, indexed."""
-    index = _index_images(folder)
+    index = index_images(folder, f"expected {FORMATS}")
     masks = list_part(folder, "masks", index.faults) if index.images else {}
     if masks is not None:
-        missing = [(index.images[stem], "mask", "masks", stem) for stem in index.images if stem not in masks]
-        missing += [(masks[stem], "image", "images", stem) for stem in masks if stem not in index.images]
+        unread, images = unread_in(folder / "masks", index.faults), index.images.keys() | index.unread
+        missing = [(path, "mask", "masks", s) for s, path in index.images.items() if s not in masks.keys() | unread]
+        missing += [(path, "image", "images", s) for s, path in masks.items() if s not in images]
         for path, what, part, stem in missing:
             fix = f"expected {part}/{stem} with {suffixes_beside(path)}"
             index.faults.append(Fault(path, f"no {what} for it", fix))
@@ -104,23 +105,15 @@ def index_labels(folder: Path, ignore_index: int) -> tuple[Index, dict[str, int]
         number = text.removeprefix("-").isdecimal() and (int(text) >= 0 or int(text) == ignore_index)
         return "" if number else "no label; labels are whole numbers from 0"
 
-    index = _index_images(folder)
+    index = index_images(folder, f"expected {FORMATS}")
     table = folder / "labels.csv"
-    texts = read_column(table, "label", index.stems, problem, index.faults) if index.images else {}
+    texts = read_column(table, "label", index.stems, problem, index.faults, index.unread) if index.images else {}
     index.partners = dict.fromkeys(index.images, table)
     index.shapes = read_headers(index.images, image_shape, index.faults)
     _compare_shapes(index, None)
     index.read_tables()
     labels = {stem: int(text) for stem, text in texts.items() if stem in index.images and not problem(text)}
     return index, labels
-
-
-def _index_images(folder: Path) -> Index:
-    faults: list[Fault] = []
-    images = list_part(folder, "images", faults)
-    if images == {}:
-        faults.append(Fault(folder / "images", "no image in it", f"expected {FORMATS}"))
-    return Index(folder, images or {}, {}, faults)
 
 
 def _compare_shapes(index: Index, masks: dict[str, tuple[int, ...]] | None) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.files import image_shape, read_image
-from lossmith.lab.data.index import Index, list_part, read_headers
+from lossmith.lab.data.index import Index, index_images, read_headers
 
 Array = np.ndarray[Any, Any]
 
@@ -92,16 +92,13 @@ def _windows(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
     ]
 
 
-Boxes = tuple[dict[str, Array], dict[str, Array]]
+BoxTable = tuple[dict[str, Array], dict[str, Array]]
 
 
-def index_scenes(folder: Path) -> tuple[Index, Boxes]:
+def index_scenes(folder: Path) -> tuple[Index, BoxTable]:
     """A folder of images and boxes, indexed; and by stem the boxes (M, 4) and which of them are ignored (M,)."""
-    faults: list[Fault] = []
-    images = list_part(folder, "images", faults)
-    if images == {}:
-        faults.append(Fault(folder / "images", "no image in it"))
-    index = Index(folder, images or {}, {}, faults)
+    index = index_images(folder)
+    faults = index.faults
     index.partners = dict.fromkeys(index.images, folder / "boxes.csv")
     index.shapes = read_headers(index.images, image_shape, faults)
     first = next(iter(index.shapes), "")
@@ -123,7 +120,7 @@ def index_scenes(folder: Path) -> tuple[Index, Boxes]:
     return index, boxes
 
 
-def _ignored(stem: str, index: Index, boxes: Boxes) -> Array:
+def _ignored(stem: str, index: Index, boxes: BoxTable) -> Array:
     """Which boxes of an image are ignored: of a held-back one, in all its tiles."""
     found, ignore = boxes[0][stem], boxes[1][stem]
     if index.split[stem] == "train":
@@ -148,7 +145,7 @@ def read_scenes(folder: Path, name: str) -> Scenes:
     )
 
 
-def _read_boxes(index: Index) -> Boxes:
+def _read_boxes(index: Index) -> BoxTable:
     path = index.folder / "boxes.csv"
     boxes: dict[str, list[list[float]]] = {stem: [] for stem in index.images}
     ignore: dict[str, list[bool]] = {stem: [] for stem in index.images}
@@ -162,6 +159,7 @@ def _read_boxes(index: Index) -> Boxes:
             wrong = _wrong_row(row, index)
             if wrong:
                 index.faults.append(Fault(path, wrong, line=rows.line_num))
+            if wrong or row["stem"] in index.unread:
                 continue
             boxes[row["stem"]].append([float(row[side]) for side in _SIDES])
             ignore[row["stem"]].append(row.get("ignore") == "1")
@@ -173,7 +171,7 @@ def _read_boxes(index: Index) -> Boxes:
 
 def _wrong_row(row: dict[str, str], index: Index) -> str:
     """What is wrong with a row of boxes.csv; "" if nothing is."""
-    if row["stem"] not in index.images:
+    if row["stem"] not in index.images and row["stem"] not in index.unread:
         return f"there is no image with the stem {row['stem']!r}"
     try:
         box = [float(row[side]) for side in _SIDES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,17 @@ _HELD_BACK = 0.25
 
 
 def read_column(
-    path: Path, column: str, stems: list[str], problem: Callable[[str], str], faults: list[Fault]
+    path: Path,
+    column: str,
+    stems: list[str],
+    problem: Callable[[str], str],
+    faults: list[Fault],
+    unread: Collection[str] = (),
 ) -> dict[str, str]:
-    """A column by stem: one row for every image. `problem` says what is wrong with a value, or ""."""
+    """A column by stem: one row for every image, and perhaps for files that are none (`unread`).
+
+    `problem` says what is wrong with a value, or "".
+    """
     values: dict[str, str] = {}
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file)
@@ -28,7 +36,7 @@ def read_column(
         for row in rows:
             stem, value = row["stem"], row[column] or ""
             wrong = f"{value!r} is {problem(value)}" if problem(value) else ""
-            if not wrong and stem not in stems:
+            if not wrong and stem not in stems and stem not in unread:
                 wrong = f"there is no image with the stem {stem!r}"
             if not wrong and stem in values:
                 wrong = f"{stem!r} is listed twice"
@@ -41,13 +49,13 @@ def read_column(
     return values
 
 
-def read_split(folder: Path, stems: list[str], faults: list[Fault]) -> dict[str, str]:
+def read_split(folder: Path, stems: list[str], faults: list[Fault], unread: Collection[str] = ()) -> dict[str, str]:
     """The part that each image belongs to: what split.csv says, else a seeded quarter is held back."""
     path = folder / "split.csv"
     before = len(faults)
     if path.is_file():
         wrong = f"not one of {', '.join(_SPLITS)}"
-        split = read_column(path, "split", stems, lambda part: "" if part in _SPLITS else wrong, faults)
+        split = read_column(path, "split", stems, lambda part: "" if part in _SPLITS else wrong, faults, unread)
     elif len(stems) < 2:
         fix = "at least two are needed, one to train on and one held back"
         faults.append(Fault(folder, "one image only", fix))

@@ -9,22 +9,22 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.labelled import unreadable
-from lossmith.lab.data.scenes import TILE, Scene, Scenes, index_scenes, read_scenes
+from lossmith.lab.data.scenes import TILE, Scene, Scenes, cut, index_scenes, read_scenes
 from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions, Trials
 from lossmith.lab.page import pictures
 from lossmith.lab.page.tiles import tile_examples
-from lossmith.lab.run.crops import BoxCrops
+from lossmith.lab.run.crops import checksum
 from lossmith.lab.run.detector import STRIDE, DetectionLoss, Detector, assign, decode
 from lossmith.lab.say.average_precision import average_precision
+from lossmith.lab.say.bootstrap import BOOTSTRAP, RESAMPLES, bootstrap, headline
 from lossmith.lab.say.metrics import MetricSet
 from lossmith.lab.say.ranking import LossRanking
-from lossmith.lab.say.tiles import BOOTSTRAP, RESAMPLES, bootstrap, headline
 from lossmith.lab.settings import Asked, Quality, RunSettings
 
 Array = np.ndarray[Any, Any]
@@ -50,7 +50,47 @@ class DetectionSettings(RunSettings):
     quality: Quality = "centerness"
 
 
-class Boxes(Kind):
+class BoxCrops:
+    """The random crops of a run, all planned ahead from the seed: image, corner, and the axes that are flipped."""
+
+    def __init__(self, scenes: list[Scene], settings: RunSettings, seed: int) -> None:
+        self._scenes = [_at_least(scene, settings.crop) for scene in scenes]
+        self._size = settings.crop
+        space = np.array([scene.image.shape[1:] for scene in self._scenes])
+        shape = (settings.steps, settings.batch)
+        random = np.random.default_rng(seed)
+        which = random.integers(len(scenes), size=shape)
+        corner = random.integers((space - self._size)[which] + 1)
+        flips = random.integers(2, size=(*shape, 2))
+        self.plan = np.concatenate([which[..., None], corner, flips], axis=2)
+        self.checksum = checksum(self.plan)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images (batch, channels, crop, crop), and what each point is to say (batch, 5, crop/8, crop/8)."""
+        images, targets = [], []
+        for which, y, x, flip_y, flip_x in self.plan[step].tolist():
+            part = cut(self._scenes[which], (x, y, x + self._size, y + self._size), "")
+            image, boxes = part.image, part.boxes.copy()
+            if flip_x:
+                image, boxes[:, [0, 2]] = image[:, :, ::-1], self._size - boxes[:, [2, 0]]
+            if flip_y:
+                image, boxes[:, [1, 3]] = image[:, ::-1], self._size - boxes[:, [3, 1]]
+            images.append(image)
+            in_strides = torch.from_numpy(boxes / STRIDE).float()
+            targets.append(assign(in_strides, torch.from_numpy(part.ignore), *[self._size // STRIDE] * 2))
+        return torch.from_numpy(np.stack(images)), torch.stack(targets)
+
+
+def _at_least(scene: Scene, size: int) -> Scene:
+    """The scene itself, or padded to the size with its mean."""
+    missing = [max(0, size - n) for n in scene.image.shape[1:]]
+    if not any(missing):
+        return scene
+    image = np.pad(scene.image, [(0, 0), *((0, n) for n in missing)])
+    return Scene(scene.stem, image, scene.boxes, scene.ignore)
+
+
+class BoxKind(Kind):
     """A small detector of boxes in tiles."""
 
     name = "detection"
@@ -167,4 +207,4 @@ def _count(scenes: list[Scene]) -> int:
     return sum(int((~scene.ignore).sum()) for scene in scenes)
 
 
-KIND = Boxes()
+KIND = BoxKind()

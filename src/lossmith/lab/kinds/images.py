@@ -14,17 +14,17 @@ from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.labelled import Data, Sample, faults_of_labels, read_labels
 from lossmith.lab.kind import Judgement, Predictions
-from lossmith.lab.kinds.pixels import Pixels
-from lossmith.lab.page import curves
+from lossmith.lab.kinds.pixels import PixelKind
 from lossmith.lab.page.examples import class_row, confusion
 from lossmith.lab.run.losses import Labelling
 from lossmith.lab.run.predict import predict_labels
+from lossmith.lab.say import curves
 from lossmith.lab.say.metrics import CLASSIFICATION, MetricSet, score_classes
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
 
 
-class Images(Pixels):
+class ImageKind(PixelKind):
     """A label without axes is read, counted, shown and taught like a map of them; what differs stands here."""
 
     name = "classification"
@@ -92,4 +92,4 @@ class Images(Pixels):
         }
 
 
-KIND = Images()
+KIND = ImageKind()

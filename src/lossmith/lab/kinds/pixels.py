@@ -16,11 +16,11 @@ from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.labelled import Data, Sample, add_unlabelled, faults_of_pixels, read_pixels
 from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions
-from lossmith.lab.page import curves
 from lossmith.lab.page.examples import class_row, median_example
 from lossmith.lab.run.crops import LabelledCrops
 from lossmith.lab.run.losses import Labelling, parse_loss, reads_unlabelled
 from lossmith.lab.run.predict import predict
+from lossmith.lab.say import curves
 from lossmith.lab.say.metrics import SEGMENTATION, Calibration, MetricSet, dice_per_class, score_image
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
@@ -31,7 +31,7 @@ Array = np.ndarray[Any, Any]
 _CHECKPOINT_IMAGES = 2
 
 
-class Pixels(Kind):
+class PixelKind(Kind):
     """Images or volumes with masks; and what they share with images that have one label each."""
 
     name = "segmentation"
@@ -153,4 +153,4 @@ def _mean(values: list[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-KIND = Pixels()
+KIND = PixelKind()

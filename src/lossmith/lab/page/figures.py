@@ -9,7 +9,7 @@ from typing import Any
 import plotly.graph_objects as go  # type: ignore[import-untyped]
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 
-from lossmith.lab.page.curves import PICTURE, Canvas, Drawn, LineCurve, PictureCurve
+from lossmith.lab.say.curves import PICTURE, Canvas, Drawn, LineCurve, PictureCurve
 from lossmith.lab.say.ranking import LossRanking
 
 _INK = "#7d8590"
@@ -209,6 +209,8 @@ def curves(drawn: dict[str, PictureCurve], colour: Colours) -> str:
         subplot_titles=("Value", PICTURE.gradient, "Gradient on the foreground"),
     )
     for n, loss in enumerate(colour):
+        if loss not in drawn:
+            continue
         curve = drawn[loss]
         panels: tuple[Sequence[float | None], ...] = (curve.value, curve.gradient, curve.foreground)
         for i, y in enumerate(panels):

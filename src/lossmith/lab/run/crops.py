@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 
 from lossmith.lab.data.labelled import Data, Sample
-from lossmith.lab.data.scenes import Scene, cut
-from lossmith.lab.run.detector import STRIDE, assign
 from lossmith.lab.settings import RunSettings
 
 Array = np.ndarray[Any, Any]
@@ -74,46 +72,6 @@ class LabelledCrops:
     def batch(self, step: int) -> tuple[Tensor, ...]:
         """Images and labels of one step."""
         return tuple(map(torch.cat, zip(*(source.batch(step) for source in self.sources), strict=True)))
-
-
-class BoxCrops:
-    """The random crops of a run, all planned ahead from the seed: image, corner, and the axes that are flipped."""
-
-    def __init__(self, scenes: list[Scene], settings: RunSettings, seed: int) -> None:
-        self._scenes = [_padded_scene(scene, settings.crop) for scene in scenes]
-        self._size = settings.crop
-        space = np.array([scene.image.shape[1:] for scene in self._scenes])
-        shape = (settings.steps, settings.batch)
-        random = np.random.default_rng(seed)
-        which = random.integers(len(scenes), size=shape)
-        corner = random.integers((space - self._size)[which] + 1)
-        flips = random.integers(2, size=(*shape, 2))
-        self.plan = np.concatenate([which[..., None], corner, flips], axis=2)
-        self.checksum = checksum(self.plan)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images (batch, channels, crop, crop), and what each point is to say (batch, 5, crop/8, crop/8)."""
-        images, targets = [], []
-        for which, y, x, flip_y, flip_x in self.plan[step].tolist():
-            part = cut(self._scenes[which], (x, y, x + self._size, y + self._size), "")
-            image, boxes = part.image, part.boxes.copy()
-            if flip_x:
-                image, boxes[:, [0, 2]] = image[:, :, ::-1], self._size - boxes[:, [2, 0]]
-            if flip_y:
-                image, boxes[:, [1, 3]] = image[:, ::-1], self._size - boxes[:, [3, 1]]
-            images.append(image)
-            in_strides = torch.from_numpy(boxes / STRIDE).float()
-            targets.append(assign(in_strides, torch.from_numpy(part.ignore), *[self._size // STRIDE] * 2))
-        return torch.from_numpy(np.stack(images)), torch.stack(targets)
-
-
-def _padded_scene(scene: Scene, size: int) -> Scene:
-    """The scene itself, or padded to the size with its mean."""
-    missing = [max(0, size - n) for n in scene.image.shape[1:]]
-    if not any(missing):
-        return scene
-    image = np.pad(scene.image, [(0, 0), *((0, n) for n in missing)])
-    return Scene(scene.stem, image, scene.boxes, scene.ignore)
 
 
 def checksum(*arrays: Array) -> str:
