@@ -45,6 +45,12 @@ def test_slopes_through_a_softmax():
     assert found[3] == 0
 
 
+def test_the_base_is_a_unit():
+    p, q = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64), torch.tensor([0.7, 0.2, 0.1], dtype=torch.float64)
+    for function, given in ((ls.entropy, (p,)), (ls.cross_entropy, (p, q)), (ls.kl_divergence, (p, q))):
+        torch.testing.assert_close(function(*given, base=2) * math.log(2), function(*given))
+
+
 def test_the_infinite_and_the_broken_stay_visible():
     assert ls.kl_divergence(HALF, torch.tensor([1.0, 0.0])) == math.inf
     assert ls.cross_entropy(HALF, torch.tensor([1.0, 0.0])) == math.inf

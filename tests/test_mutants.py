@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from types import CodeType
@@ -45,25 +46,26 @@ pytestmark = pytest.mark.slow
 
 # Where a loss may choose, those that differ most in what they use come first.
 TELLING = [
-    *("dice", "ce", "gdl", "focal", "boundary_f1", "lovasz", "unified_focal"),
-    *("power_ce", "boundary", "conservative", "quadratic", "kl", "topk"),
+    *("dice", "ce", "gdl", "focal", "conservative", "boundary_f1", "lovasz", "unified_focal"),
+    *("power_ce", "wce", "boundary", "quadratic", "kl", "topk"),
 ]
-LOSSES = 6  # as many are tried on what more of them use
+LOSSES = 8  # as many are tried on what more of them use
 
 # Tests that are not of all losses.
 FILES = [
     *(test_identities, test_algebra, test_partial_labels, test_spatial, test_distance, test_lovasz, test_divergence),
     *(test_boxes, test_distribution, test_regression, test_supervision, test_ramps, test_weighting),
 ]
-SECONDS = 0.4  # of a test with many parameters as many are tried as fit in
 LONG = {  # or about the kernels
     *("test_fused_is_plain", "test_second_derivative_is_that_of_fixed_charges", "test_any_boxes_are_finite"),
-    *("test_number_of_threads_changes_nothing", "test_engines_agree_at_every_size"),
+    *("test_number_of_threads_changes_nothing", "test_engines_agree_at_every_size", "test_properties"),
     *("test_any_shape_gives_a_finite_value_and_gradient", "test_any_number_of_boxes"),
+    "test_classes_that_nobody_annotated_are_part_of_the_background",
 }
+WHOLE = [test_identities.test_golden, *(test for name, test in vars(test_errors).items() if name.startswith("test_"))]
+CASES = 30  # of another test with more parameters than these some are tried
 CATALOGUE = [
     test_catalogue.test_value_is_the_reference,
-    test_errors.test_wrong_call,
     test_catalogue.test_every_knob_changes_the_value,
     test_catalogue.test_labels_are_widened_before_they_are_compared,
     test_catalogue.test_tiny_errors_are_seen,
@@ -88,16 +90,12 @@ CATALOGUE = [
 @functools.cache
 def apart() -> list[Check]:
     """The checks that are not of all losses, the quick ones first."""
-    taken = []
-    for file in FILES:
-        for test in [test for name, test in vars(file).items() if name.startswith("test_") and name not in LONG]:
-            left = SECONDS
-            for check in cases(test):
-                if left > 0:
-                    taken.append((seconds(check), check))
-                    left -= taken[-1][0]
-    taken += [(seconds(check), check) for check in examples()]
-    return [check for _, check in sorted(taken, key=lambda one: one[0])]
+    tests = [test for file in FILES for name, test in vars(file).items() if name.startswith("test_")]
+    taken = [*examples(), *(check for test in WHOLE for check in cases(test))]
+    for test in tests:
+        some = list(cases(test)) if test.__name__ not in LONG and test not in WHOLE else []
+        taken += some[:: math.ceil(len(some) / CASES) or 1]
+    return sorted(taken, key=seconds)
 
 
 def seconds(check: Check) -> float:
@@ -115,9 +113,8 @@ def of_loss(test: Callable[..., None], name: str) -> list[Check]:
         return []
     found = []
     for check in cases(test, row=[row], dtype=[torch.float64, torch.float32], channels=[1, 3]):
-        case, problem = check.given.get("case"), check.given.get("problem")
-        if not (case and type(case[0]) is not row.cls) and not (problem and problem.task not in row.cls.tasks):
-            found.append(check)
+        problem = check.given.get("problem")
+        found += [check] if problem is None or problem.task in row.cls.tasks else []
     return found
 
 
