@@ -114,7 +114,7 @@ class Event(NamedTuple):
     """One possible label of every pixel and how surprised the model is by it.
 
     u       −ln p of that label, exact at both ends: (N, *S) under a softmax, (N, C, *S) under a sigmoid
-    label   which label: an index like u, or one number for all
+    label   which label: an index like u, of any integer dtype, or one number for all
     chance  its share of a soft target, like u; None where the label is certain
     """
 

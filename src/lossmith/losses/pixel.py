@@ -356,6 +356,6 @@ class QuadraticLoss(PixelLoss):
         if not batch.exclusive:
             return torch.expm1(-event.u).square()
         p, label = batch.field, event.label
-        own = p[:, label] if isinstance(label, int) else p.gather(1, label.unsqueeze(1)).squeeze(1)
+        own = p[:, label] if isinstance(label, int) else p.gather(1, label.long().unsqueeze(1)).squeeze(1)
         others = p.square().sum(1) - own.square()
         return batch.shared_out(1.0, own) * (others + (1 - own).square())

@@ -81,8 +81,9 @@ def measured(question: Pass) -> Measured:
     n, t, tt, span, complete = constants
     result = Measured(Sums(n=n, t=t, tt=tt), complete=complete, span=span)
     if want.u:
-        labels = problem.labels
-        result.events, result.weight = [Event(next(values), labels.target, None)], labels.weight
+        known = complete and problem.exclusive  # then the target need not be read again
+        label, weight = (problem.target, None) if known else problem.labels[:2]
+        result.events, result.weight = [Event(next(values), label, None)], weight
     for name, value in zip(plan.rows, values, strict=True):
         if isinstance(name, Curve):
             result.curves[name] = value
