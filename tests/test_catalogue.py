@@ -251,9 +251,11 @@ def test_the_engine_of_a_property_is_the_one_it_names(row, engine, answered):
     """With "fused" the kernels answer, at least what is summed over pixels."""
     logits = logits_of(2, 3, 4, 5).to(REAL[engine])
     make(row, logits, **IGNORE, task="multilabel")(logits, labels_of(2, 2, 3, 4, 5))
-    assert answered
-    served = engine == "fused" and (row.name, "fused_serves_hard_targets") not in EXEMPT
-    assert ("numba" in {name for name, _ in answered}) == served
+    names = {name for name, _ in answered}
+    if engine == "plain":
+        assert names == {"plain"}
+    elif (row.name, "fused_serves_hard_targets") not in EXEMPT:
+        assert "numba" in names
 
 
 @by_row

@@ -225,18 +225,22 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
     def chosen(self, batch: Batch) -> Tensor:
         labels, valid = batch.labels
-        beside = near_another(labels, valid, batch.n_labels, len(batch.space), self.kernel_size // 2)
+        known = None if batch.measured.complete else valid
+        beside = near_another(labels, known, batch.n_labels, len(batch.space), self.kernel_size // 2)
         beside, weight = beside if self.side == "both" else beside & (labels > 0), batch.pixel_weight
         return beside.to(batch.events[0].u) if weight is None else weight * beside
 
 
-def near_another(labels: Tensor, valid: Tensor, n_labels: int, axes: int, radius: int) -> Tensor:
-    """Which pixels have two different valid labels in the window around them, which runs along the last `axes` axes.
+def near_another(labels: Tensor, valid: Tensor | None, n_labels: int, axes: int, radius: int) -> Tensor:
+    """Which pixels have two different valid labels (None: all are) in the window around them, which runs along the last
+    `axes` axes.
 
     The largest and the smallest label nearby, by shifting small integers: several times faster than a pool of floats.
     """
     small = labels.to(torch.int8 if n_labels < 128 else torch.int32)
-    highest, lowest = (small.masked_fill(~valid, beyond) for beyond in (-1, n_labels))
+    highest = lowest = small
+    if valid is not None:
+        highest, lowest = (small.masked_fill(~valid, beyond) for beyond in (-1, n_labels))
     for axis in range(labels.ndim - axes, labels.ndim):
         for _ in range(radius):
             highest = _beside(torch.maximum, highest, axis, -1)
@@ -294,24 +298,25 @@ class DistanceMapPenaltyLoss(PixelLoss):
         return 1 + self.penalty(batch)
 
     def penalty(self, batch: Batch) -> Tensor:
-        """Φ, shaped like u."""
+        """Φ, shaped like u: a straight line in d for each side of a boundary, start + slope · d."""
         distance, (labels, valid) = batch.distance(self.spacing), batch.labels
         if batch.exclusive:
             distance = distance.gather(1, labels.unsqueeze(1)).squeeze(1)
         sides, maps = batch.n_labels, len(labels) * (1 if batch.exclusive else batch.n_classes)
-        d = torch.where(valid, distance.abs(), 0.0).reshape(maps, math.prod(batch.space))
-        side = labels.reshape(d.shape)
-        deepest = d.new_zeros(len(d), sides).scatter_reduce(1, side, d, "amax")
-        shallowest = d.new_full((len(d), sides), math.inf)
-        shallowest = shallowest.scatter_reduce(1, side, d.masked_fill(~valid.reshape(d.shape), math.inf), "amin")
-        shallowest = torch.where(deepest > 0, shallowest, 0.0)
-        if self.norm == "max":
-            shallowest = torch.zeros_like(deepest)
-        depth = deepest - shallowest
-        phi = (deepest.gather(1, side) - d) / torch.where(depth > 0, depth, 1.0).gather(1, side)
-        flat = (depth == 0).gather(1, side)  # a side one pixel thin is all boundary
-        phi = torch.where(flat, 1.0 if self.norm == "boundary" else 0.0, phi)
-        return torch.where(valid.reshape(d.shape) & (d > 0), phi, 0.0).reshape(labels.shape)
+        side, d = labels.reshape(maps, math.prod(batch.space)), distance.abs().reshape(maps, math.prod(batch.space))
+        hidden = None if batch.measured.complete else ~valid.reshape(d.shape)
+        d = d if hidden is None else d.masked_fill(hidden, 0.0)
+        deepest = d.new_zeros(maps, sides).scatter_reduce(1, side, d, "amax")
+        shallowest = torch.zeros_like(deepest)
+        if self.norm == "boundary":
+            near = d if hidden is None else d.masked_fill(hidden, math.inf)
+            shallowest = torch.full_like(deepest, math.inf).scatter_reduce(1, side, near, "amin")
+        depth = torch.where(deepest > 0, deepest - shallowest, 0.0)
+        slope = torch.where(depth > 0, -1 / torch.where(depth > 0, depth, 1.0), 0.0)
+        thin = (deepest > 0) & (depth == 0)  # one pixel thin: all of it is boundary
+        start = torch.where(thin, 1.0, -slope * deepest)
+        phi = torch.addcmul(start.gather(1, side), slope.gather(1, side), d)
+        return (phi if hidden is None else phi.masked_fill(hidden, 0.0)).reshape(labels.shape)
 
 
 class BorderCrossEntropyLoss(PixelLoss):
