@@ -170,20 +170,24 @@ def gradient(by_kernels: Callable[[], Tensor], by_torch: Callable[[bool], Tensor
 
 def unusual(*tensors: Tensor | None) -> str | None:
     """Why kernels, which read memory, can see nothing in these tensors; None if they can."""
-    given = [x for x in tensors if x is not None]
-    if any(transformed(x) for x in given):
-        return "the kernels cannot be traced by torch.compile or torch.func"
-    if any(x.is_neg() or x._is_zerotensor() for x in given):
-        return "the kernels read memory, which does not hold the values of this view"
+    strange = None
+    for x in tensors:
+        if x is None:
+            continue
+        if transformed(x):
+            return "the kernels cannot be traced by torch.compile or torch.func"
+        if x.is_neg() or x._is_zerotensor():
+            return "the kernels read memory, which does not hold the values of this view"
+        if type(x) is not Tensor and dispatches(x):
+            strange = x
     if forward_mode():
         return "the kernels have no forward-mode derivatives"
     if recorded():
         reason = "torch.jit.trace cannot record the kernels"
-    else:
-        strange = next((x for x in given if dispatches(x)), None)
-        if strange is None:
-            return None
+    elif strange is not None:
         reason = f"the kernels take ordinary dense tensors, not {type(strange).__name__}"
+    else:
+        return None
     if chosen() == "auto":
         warn(reason)
     return reason

@@ -83,6 +83,9 @@ class Sums:
         setattr(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
+        if name == "n" and "t" in self.known:  # of exclusive classes: what all of them have together
+            self.add("n", self.t.sum(1, keepdim=True).expand_as(self.t))
+            return self.n
         if name in ("n", "t", "tt", "fp", "fn", "fp2", "fn2"):
             raise AttributeError(f"a formula reads the sum {name!r}, which the `wants` of its loss does not ask for")
         raise AttributeError(name)

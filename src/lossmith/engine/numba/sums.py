@@ -79,7 +79,8 @@ def measured(question: Pass) -> Measured:
     else:
         values = iter(_forward(problem, plan, constants))
     n, t, tt, span, complete = constants
-    result = Measured(Sums(n=n, t=t, tt=tt), complete=complete, span=span)
+    counts = {"t": t, "tt": tt} if n is None else {"n": n, "t": t, "tt": tt}
+    result = Measured(Sums(**counts), complete=complete, span=span)
     if want.u:
         known = complete and problem.exclusive  # then the target need not be read again
         label, weight = (problem.target, None) if known else problem.labels[:2]
@@ -123,17 +124,22 @@ def _forward(problem: Problem, plan: Plan, constants: list[Any]) -> tuple[Tensor
     plan.run(plan.kernels.sums, (*plan.shown(problem), plan.ask, partial, limits, *flat_u), plan.scratch)
 
     table = partial if len(partial) == images else partial.reshape(images, -1, rows, channels).sum(1)
-    if plan.hard_softmax:
+    complete = problem.weight is None and problem.sample is None and problem.logits.numel() > 0
+    if plan.hard_softmax:  # a pixel is of one class: what all classes have is what all pixels weigh
         t = tt = torch.from_numpy(table[:, px.T])
-        n = t.sum(1, keepdim=True).expand(t.shape)
+        n = None
+        complete = complete and bool(table[:, px.T].sum() == images * plan.pixels)
     else:
         n, t, tt = (torch.from_numpy(table[:, row]) for row in (px.N, px.T, px.TT))
-    low, high = float(limits[:, 0].min(initial=np.inf)), float(limits[:, 1].max(initial=-np.inf))
-    complete = problem.weight is None and problem.sample is None and problem.logits.numel() > 0
-    complete = complete and bool((n == plan.pixels).all())
+        complete = complete and bool((table[:, px.N] == plan.pixels).all())
+    low, high = limits[0].tolist() if len(limits) == 1 else _range(limits)
     constants += n, t, tt, (low, high) if low <= high else (0.0, 0.0), complete
     sums = [_gather(table, rows) for rows in plan.rows.values()]
     return tuple(sums) if u is None else (u, *sums)
+
+
+def _range(limits: np.ndarray[Any, Any]) -> tuple[float, float]:
+    return float(limits[:, 0].min(initial=np.inf)), float(limits[:, 1].max(initial=-np.inf))
 
 
 def _gather(table: np.ndarray[Any, Any], rows: list[int]) -> Tensor:

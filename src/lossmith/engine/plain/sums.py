@@ -61,9 +61,8 @@ def _of_labels(z: Tensor, labels: Tensor, weight: Tensor | None, want: Want) -> 
         counted = torch.ones_like(labels, dtype=computed(z)) if z.numel() == 0 else weight
         result = Measured(Sums() if counted is None else Sums(n=_total(counted)))
     else:
-        n = t.sum(1, keepdim=True).expand_as(t)
         names = ("fp", "fn", "fp2", "fn2")
-        result = Measured(Sums(n=n, t=t, tt=t, **{k: x for k, x in zip(names, found, strict=False) if x is not None}))
+        result = Measured(Sums(t=t, tt=t, **{k: x for k, x in zip(names, found, strict=False) if x is not None}))
     result.curves = dict(zip(want.curves, found[4:], strict=True))
     if want.u:
         result.events = [Event(u, labels, None)]
