@@ -110,7 +110,8 @@ class Sums:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Sums:
         """Every sum changed in the same way."""
-        return Sums(**{name: change(value) for name, value in self.known.items()})
+        known = {"n": self.n, **self.known}  # of some classes n would not follow from t
+        return Sums(**{name: change(value) for name, value in known.items()})
 
 
 class Event(NamedTuple):
