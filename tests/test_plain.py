@@ -1,12 +1,18 @@
-"""The plain engine: that its answers do not depend on the pieces in which the pixels are worked on."""
+"""The plain engine: its answers do not depend on the pieces that the pixels are worked on in, nor on how far-fetched
+the logits are."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 
 import lossmith as ls
-from lossmith.engine.plain import sums
+from lossmith.engine.contract import Order, Ranking
+from lossmith.engine.images import Images
+from lossmith.engine.plain import order, sums
+from lossmith.engine.problem import Problem
 from problems import IGNORED, labels_of, logits_of
 from test_catalogue import close, valued
 
@@ -26,8 +32,11 @@ def test_pieces_are_all_pixels_and_hold_no_more_than_they_may(monkeypatch):
         assert torch.equal(torch.cat([part for part, _, _ in parts], 2), z)
         assert torch.equal(torch.cat([own for _, _, own in parts], 1), labels)
         assert {nothing for _, nothing, _ in parts} == {None}
+    monkeypatch.setattr(sums, "_PIECE", 128)
+    assert [part.shape[2] for (part,) in sums.cut(z[:1, :1])] == [128, 93]
+    assert sums._pieces(z[:1, :1]) == 2
     for empty in (z[:, :, :0], z[:0], z[:, :0]):
-        assert [part.shape for part, in sums.cut(empty)] == [empty.shape]
+        assert torch.cat([part for (part,) in sums.cut(empty)], 2).shape == empty.shape
 
 
 @pytest.mark.parametrize("text", ["dice(squared=true) + tversky + ce + focal(gamma=0.7)", "boundary", "hausdorff"])
@@ -38,10 +47,33 @@ def test_the_answer_does_not_depend_on_the_pieces(text, weighed, monkeypatch):
     loss = ls.parse(text, ignore_index=IGNORED)
     with ls.use_engine("plain"):
         expected = valued(loss, logits, labels, **call)
-        monkeypatch.setattr(sums, "_PIECE", SMALL)
-        found = valued(loss, logits, labels, **call)
-    for one, other in zip(found, expected, strict=True):
-        close(one, other)
+        for most in (SMALL, 2 * SMALL):
+            monkeypatch.setattr(sums, "_PIECE", most)
+            found = valued(loss, logits, labels, **call)
+            for one, other in zip(found, expected, strict=True):
+                close(one, other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("dice", "dice(squared=true)", "ce", "focal(gamma=0.7)", "power_ce", "conservative", "boundary", "hausdorff"),
+        *("dice + ce", "dice(squared=true) + focal + tversky", "dice + dice(squared=true) + power_ce + ce + focal"),
+    ],
+)
+@pytest.mark.parametrize("target", ["labels", "shares"])
+def test_the_closed_form_of_a_gradient_is_what_autograd_finds(text, target):
+    """A weight that requires a gradient leaves all to autograd."""
+    logits, y = logits_of(*SHAPE), labels_of(3, 2, 13, 17, ignore=False)
+    y = y if target == "labels" else logits_of(*SHAPE, seed=3).softmax(1)
+    loss, ones = ls.parse(text, task="multiclass"), torch.ones(2, 13, 17, dtype=torch.float64)
+    with ls.use_engine("plain"):
+        for weight in (None, torch.rand_like(ones)):
+            followed = (ones if weight is None else weight).clone().requires_grad_()
+            for one, other in zip(
+                valued(loss, logits, y, weight=weight), valued(loss, logits, y, weight=followed), strict=True
+            ):
+                close(one, other)
 
 
 @pytest.mark.parametrize("text", ["ce", "focal(gamma=0.7)", "ce(label_smoothing=0.1)"])
@@ -50,7 +82,38 @@ def test_values_of_pixels_do_not_depend_on_the_pieces(text, monkeypatch):
     loss = ls.parse(text, reduction="none", ignore_index=IGNORED)
     with ls.use_engine("plain"):
         expected = valued(loss, logits, labels)
-        monkeypatch.setattr(sums, "_PIECE", SMALL)
-        found = valued(loss, logits, labels)
-    for one, other in zip(found, expected, strict=True):
-        close(one, other)
+        for most in (SMALL, 2 * SMALL):
+            monkeypatch.setattr(sums, "_PIECE", most)
+            found = valued(loss, logits, labels)
+            for one, other in zip(found, expected, strict=True):
+                close(one, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_label_whose_chance_cannot_be_written_beside_equals(dtype):
+    """The likeliest classes share what there is, so that the surprise is not the difference of the logits alone."""
+    logits = torch.tensor([[0.0, 0.0, -200.0], [0.0, -150.0, 0.0]], dtype=dtype).unsqueeze(2)
+    labels = torch.tensor([[2], [1]])
+    expected = torch.nn.functional.cross_entropy(logits.double(), labels, reduction="none")
+    assert expected.flatten().tolist() == pytest.approx([200 + math.log(2), 150 + math.log(2)], rel=1e-12)
+    soft = torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).to(dtype)
+    loss = ls.CrossEntropyLoss(reduction="none", task="multiclass")
+    with ls.use_engine("plain"):
+        for target in (labels, soft):
+            torch.testing.assert_close(loss(logits, target).double(), expected, rtol=1e-6, atol=0)
+
+
+def test_what_is_impossible_costs_nothing_however_surprising():
+    logits = torch.tensor([[[torch.inf, -torch.inf]]])
+    with ls.use_engine("plain"):
+        assert ls.CrossEntropyLoss()(logits, torch.tensor([[[1.0, 0.0]]])) == 0
+
+
+def test_what_is_sorted_is_what_a_histogram_would_not_make_smaller():
+    problem = Problem(logits_of(2, 3, 60), labels_of(3, 2, 60), None, None, "multiclass", IGNORED)
+    for bins, exact, per_image, expected in [
+        *((59, False, True, False), (60, False, True, True), (119, False, False, False), (120, False, False, True)),
+        *((59, True, True, True), (59, True, False, True)),
+    ]:
+        ranking = Ranking(bins=bins, exact=exact, per_image=per_image, hinge=False)
+        assert order.sorts(Order(problem, ranking, Images())) == expected
