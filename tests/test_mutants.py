@@ -70,6 +70,7 @@ ALONE = [  # the tests of other files that are about formulas or what goes into 
     test_tools.test_whole_floats_are_labels,
     test_tools.test_floats_that_are_not_whole_are_no_labels,
     test_tools.test_floats_that_are_not_whole_make_the_loss_nan_where_looking_would_cost,
+    test_tools.test_whole_floats_of_many_classes_are_labels_and_minus_100_is_ignored,
     test_tools.test_derivatives_carried_forward,
 ]
 LONG = {  # or about the kernels
