@@ -34,6 +34,7 @@ import test_divergence
 import test_engine
 import test_errors
 import test_identities
+import test_lean
 import test_lovasz
 import test_parse
 import test_partial_labels
@@ -65,6 +66,7 @@ FILES = [
 ]
 ALONE = [  # the tests of other files that are about formulas or what goes into them
     test_engine.test_slope_of_a_curve_is_that_of_autograd,
+    test_lean.test_a_setting_that_is_assigned_holds_from_the_next_call,
     test_states.test_half_logits_under_autocast,
     test_states.test_without_gradients,
     test_tools.test_whole_floats_are_labels,
@@ -83,6 +85,7 @@ LONG = {  # or about the kernels
 WHOLE = [
     *(test_identities.test_golden, test_advice.test_advice_is_right),
     *(test for name, test in vars(test_errors).items() if name.startswith("test_")),
+    *(test for file in FILES for name, test in vars(file).items() if name in ("test_errors", "test_wrong_call")),
 ]
 CASES = 30  # of another test with more parameters than these some are tried
 CATALOGUE = [

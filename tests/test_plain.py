@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import lossmith as ls
-from lossmith.engine.contract import Order, Ranking
+from lossmith.engine.contract import Order, Pass, Ranking, Want
+from lossmith.engine.curves import Focal, Power
 from lossmith.engine.images import Images
 from lossmith.engine.plain import order, sums
 from lossmith.engine.problem import Problem
@@ -76,6 +77,50 @@ def test_the_closed_form_of_a_gradient_is_what_autograd_finds(text, target):
                 close(one, other)
 
 
+@pytest.mark.parametrize("weighed", [False, True])
+def test_each_sum_has_the_gradient_of_its_definition(weighed):
+    logits, labels = logits_of(*SHAPE), labels_of(3, 2, 13, 17, ignore=False)
+    weight = torch.rand(2, 13, 17, dtype=torch.float64) if weighed else None
+    kinds = [Focal(0.0), Focal(2.0), Power(1.5)]
+    want = Want(errors=True, squares=True, curves=tuple(kinds), u=True)
+
+    def by_definition(z):
+        p, r = z.softmax(1), torch.nn.functional.one_hot(labels, 3).movedim(-1, 1).double()
+        w = torch.ones(2, 1, 13, 17).double() if weight is None else weight.unsqueeze(1)
+        u = -(r * z.log_softmax(1)).sum(1, keepdim=True)
+        pixels = [(1 - r) * p, r * (1 - p), (1 - r) * p**2, r * (1 - p) ** 2, *(r * curve(u) for curve in kinds)]
+        return [(w * x).flatten(2).sum(2) for x in pixels] + [u.squeeze(1)]
+
+    def measured(z):
+        found = sums.measured(Pass(Problem(z, labels, weight, None, "multiclass", IGNORED), want))
+        errors = found.sums.fp, found.sums.fn, found.sums.fp2, found.sums.fn2
+        return [*errors, *(found.curves[curve] for curve in kinds), found.events[0].u]
+
+    for at in range(8):
+        z = logits.clone().requires_grad_()
+        one, other = measured(z)[at], by_definition(z)[at]
+        close(one, other)
+        upstream = logits_of(*one.shape, seed=at)
+        for x, y in zip(torch.autograd.grad(one, z, upstream), torch.autograd.grad(other, z, upstream), strict=True):
+            close(x, y)
+
+
+def test_second_derivatives_and_samples_apart_do_not_depend_on_the_pieces(monkeypatch):
+    loss, labels = ls.parse("dice(squared=true) + focal"), labels_of(3, 2, 13, 17, ignore=False)
+
+    def answers():
+        z = logits_of(*SHAPE).requires_grad_()
+        (first,) = torch.autograd.grad(loss(z, labels), z, create_graph=True)
+        one = torch.func.grad(lambda x, y: loss(x[None], y[None]))
+        return [*torch.autograd.grad(first.square().sum(), z), torch.func.vmap(one)(z.detach(), labels)]
+
+    with ls.use_engine("plain"):
+        expected = answers()
+        monkeypatch.setattr(sums, "_PIECE", SMALL // 2)
+        for one, other in zip(answers(), expected, strict=True):
+            close(one, other)
+
+
 @pytest.mark.parametrize("text", ["ce", "focal(gamma=0.7)", "ce(label_smoothing=0.1)"])
 def test_values_of_pixels_do_not_depend_on_the_pieces(text, monkeypatch):
     logits, labels = logits_of(*SHAPE), labels_of(3, 2, 13, 17)
@@ -117,3 +162,31 @@ def test_what_is_sorted_is_what_a_histogram_would_not_make_smaller():
     ]:
         ranking = Ranking(bins=bins, exact=exact, per_image=per_image, hinge=False)
         assert order.sorts(Order(problem, ranking, Images())) == expected
+
+
+@pytest.mark.parametrize("text", ["ce", "ce(label_smoothing=0.2)", "focal", "ce(label_smoothing=0.2) + focal"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_values_of_pixels_add_up_to_the_sum(text, channels):
+    logits, labels = logits_of(2, channels, 5, 6), labels_of(max(channels, 2), 2, 5, 6)
+    settings = {"class_weight": [1.0, 3.0, 0.5][: max(channels, 2)], "ignore_index": IGNORED}
+    with ls.use_engine("plain"):
+        whole = ls.parse(text, reduction="sum", **settings)(logits, labels)
+        pixels = [ls.parse(part, reduction="none", **settings)(logits, labels) for part in text.split(" + ")]
+    close(sum(x.sum() for x in pixels), whole)
+
+
+def test_labels_of_more_channels_than_pixels():
+    logits, labels = logits_of(1, 5, 2), torch.tensor([[4, 5]])
+    loss = ls.parse("dice + ce", task="multilabel")
+    with ls.use_engine("plain"):
+        yes = labels.unsqueeze(1) == torch.arange(5).reshape(1, 5, 1)
+        close(loss(logits, labels), loss(logits, yes.double()))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_soft_target_in_half_precision_is_computed_with_in_full(channels):
+    logits, target = logits_of(2, channels, 5, 6).float(), logits_of(2, channels, 5, 6, seed=3).sigmoid().bfloat16()
+    loss = ls.parse("dice(squared=true) + ce + focal", task="binary" if channels == 1 else "multilabel")
+    with ls.use_engine("plain"):
+        for one, other in zip(valued(loss, logits, target), valued(loss, logits, target.float()), strict=True):
+            assert torch.equal(one, other)
