@@ -137,6 +137,8 @@ def mutants(target: Target) -> list[Mutant]:
     found, seen = [], Counter[str]()
     for at, node in sorted(spoken, key=lambda pair: (pair[1].lineno, pair[1].col_offset)):
         for replacement in replacements(node, numbers):
+            if ast.unparse(replacement) == ast.unparse(node):  # 1e30 + 1 is 1e30
+                continue
             what = f"{ast.unparse(node)} -> {ast.unparse(replacement)}"
             seen[what] += 1
             found.append(Mutant(target, what if seen[what] == 1 else f"{what} #{seen[what]}", at, replacement))

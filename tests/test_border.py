@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lossmith as ls
-from lossmith.distance import gap_map, gaps
+from lossmith.distance import _colours, gap_map, gaps
 from problems import IGNORED, labels_of, logits_of
 
 Z = logits_of(2, 3, 7, 9)
@@ -90,12 +90,49 @@ def test_objects_of_channels_are_their_own():
     assert (border[0, 1] == 1).all()  # one object: no gap
 
 
+def test_a_batch_is_its_samples_and_an_array_a_tensor():
+    rng = np.random.default_rng(0)
+    for shape in [(9,), (5, 6), (4, 5, 3)]:
+        objects = np.stack([objects_in(shape, 4, rng) for _ in range(2)])
+        found = gap_map(torch.from_numpy(objects))
+        assert torch.equal(gap_map(objects), found)
+        assert torch.equal(torch.stack([gap_map(one, batched=False) for one in objects]), found)
+
+
+def test_where_every_pixel_is_an_object():
+    assert gap_map(torch.tensor([[1, 1, 2, 2]])).tolist() == [[2.0, 1.0, 1.0, 2.0]]
+
+
+def test_an_ignored_number_is_no_object():
+    found = gap_map(torch.tensor([[1, 9, 0, 2]]), ignore_index=9)
+    assert found.tolist() == gap_map(torch.tensor([[1, -1, 0, 2]]), ignore_index=-1).tolist()
+
+
+@pytest.mark.parametrize("labels", [[[0, 0, 0]], [[0, 1, 0]], [[1, 0, 1]], [[]]])
+def test_digits_on_request(labels):
+    labels = torch.tensor(labels, dtype=torch.long)
+    for double, dtype in ((False, torch.float32), (True, torch.float64)):
+        assert gaps(labels, torch.ones_like(labels, dtype=torch.bool), double=double).dtype == dtype
+
+
+def test_colours_are_told_apart_up_to_two_pixels_away():
+    assert _colours(np.array([1, 3, 2]), 4).tolist() == [0, 0, 1, 2]
+    assert _colours(np.array([2, 3, 1]), 4).tolist() == [0, 0, 1, 2]
+    assert _colours(np.array([1, 3, 3, 2]), 4).tolist() == [0, 0, 0, 1]
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "words"),
     [
         (lambda: gap_map(torch.zeros(1, 4)), TypeError, ["objects must be integers", "float32"]),
         (lambda: gap_map(torch.tensor([[1, -3]])), ValueError, ["numbered from 1", "-3"]),
         (lambda: gap_map(torch.zeros(4, dtype=torch.long)), ValueError, ["(N, *S)", "batched=False"]),
+        (lambda: gap_map(torch.zeros(1, 2, 2, 2, 2, dtype=torch.long)), ValueError, ["(N, *S)", "one to three axes"]),
+        (
+            lambda: gap_map(torch.zeros(2, 2, 2, 2, dtype=torch.long), batched=False),
+            ValueError,
+            ["one sample (*S)", "one to three axes"],
+        ),
         (lambda: gap_map(torch.zeros(1, 4, dtype=torch.long), spacing=(1, 1)), ValueError, ["1 positive number"]),
         (
             lambda: ls.BorderCrossEntropyLoss()(Z, labels_of(3, 2, 7, 9), gap=torch.zeros(2, 3, 3)),

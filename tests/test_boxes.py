@@ -375,6 +375,14 @@ def test_degenerate_boxes_are_finite(row, dtype, engine):
             close(value, [box_value(row.name, boxes[0].tolist(), target[0].tolist(), **more)], 1e-5)
 
 
+def test_a_box_too_thin_for_its_inverse_has_no_size(engine):
+    """However long it is: 1/1e-39 is no float32, and slopes are made of it."""
+    boxes = torch.tensor([[0.0, 0.0, 1e-39, 1e4], [0.0, 0.0, 1e4, 1e-39]])
+    value, gradient = valued(ls.IoULoss(reduction="none"), boxes, boxes)
+    assert value.tolist() == [1.0, 1.0]
+    assert gradient.isfinite().all()
+
+
 @by_row
 @by_dtype
 def test_nothing_at_all(row, dtype, engine):

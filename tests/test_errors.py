@@ -126,6 +126,11 @@ SETTINGS = [
     (lambda: ls.parse("dice", gamma=3), TypeError, ["no loss here has a setting 'gamma'", "none of DiceLoss() does"]),
     (lambda: ls.parse(None), TypeError, ["parse reads a text", "NoneType"]),
     (lambda: ls.DiceLoss(class_weight=[math.inf]), ValueError, ["class_weight must be a list of finite numbers"]),
+    (
+        lambda: ls.WeightedCrossEntropyLoss(clamp=(2.0, 1.0)),
+        ValueError,
+        ["clamp must be two numbers, 0 < low <= high", "2.0"],
+    ),
     (lambda: ls.FocalLoss(gamma=-0.1), ValueError, ["gamma must be a number >= 0"]),
     (lambda: ls.FocalTverskyLoss(exponent=0.0), ValueError, ["exponent must be a number >= 0.001", "got 0.0"]),
     (lambda: ls.LogDiceLoss(exponent=0.0), ValueError, ["exponent must be a number >= 0.001"]),

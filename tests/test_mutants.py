@@ -23,20 +23,28 @@ import pytest
 import torch
 
 import lossmith as ls
+import test_advice
 import test_algebra
+import test_border
 import test_boxes
 import test_catalogue
 import test_distance
 import test_distribution
 import test_divergence
+import test_engine
 import test_errors
 import test_identities
+import test_lean
 import test_lovasz
+import test_parse
 import test_partial_labels
+import test_plain
 import test_ramps
 import test_regression
 import test_spatial
+import test_states
 import test_supervision
+import test_tools
 import test_weighting
 from mutants import Check, Target, cases, compiled, examples, mutants, reached, targets
 from problems import PAIRS, PROBLEMS, ROWS, arguments, build, nudges, shared_settings
@@ -54,15 +62,31 @@ LOSSES = 8  # as many are tried on what more of them use
 # Tests that are not of all losses.
 FILES = [
     *(test_identities, test_algebra, test_partial_labels, test_spatial, test_distance, test_lovasz, test_divergence),
-    *(test_boxes, test_distribution, test_regression, test_supervision, test_ramps, test_weighting),
+    *(test_boxes, test_distribution, test_regression, test_supervision, test_ramps, test_weighting, test_parse, test_border, test_plain),
+]
+ALONE = [  # the tests of other files that are about formulas or what goes into them
+    test_engine.test_slope_of_a_curve_is_that_of_autograd,
+    test_lean.test_a_setting_that_is_assigned_holds_from_the_next_call,
+    test_states.test_half_logits_under_autocast,
+    test_states.test_without_gradients,
+    test_tools.test_whole_floats_are_labels,
+    test_tools.test_floats_that_are_not_whole_are_no_labels,
+    test_tools.test_floats_that_are_not_whole_make_the_loss_nan_where_looking_would_cost,
+    test_tools.test_whole_floats_of_many_classes_are_labels_and_minus_100_is_ignored,
+    test_tools.test_derivatives_carried_forward,
 ]
 LONG = {  # or about the kernels
     *("test_fused_is_plain", "test_second_derivative_is_that_of_fixed_charges", "test_any_boxes_are_finite"),
     *("test_number_of_threads_changes_nothing", "test_engines_agree_at_every_size", "test_properties"),
     *("test_any_shape_gives_a_finite_value_and_gradient", "test_any_number_of_boxes"),
+    *("test_every_field_has_its_gradient_in_the_kernels", "test_one_compilation_lasts_for_all_epochs"),
     "test_classes_that_nobody_annotated_are_part_of_the_background",
 }
-WHOLE = [test_identities.test_golden, *(test for name, test in vars(test_errors).items() if name.startswith("test_"))]
+WHOLE = [
+    *(test_identities.test_golden, test_advice.test_advice_is_right),
+    *(test for name, test in vars(test_errors).items() if name.startswith("test_")),
+    *(test for file in FILES for name, test in vars(file).items() if name in ("test_errors", "test_wrong_call")),
+]
 CASES = 30  # of another test with more parameters than these some are tried
 CATALOGUE = [
     test_catalogue.test_value_is_the_reference,
@@ -80,17 +104,20 @@ CATALOGUE = [
     test_catalogue.test_labels_out_of_range_are_seen,
     test_catalogue.test_nan_in_a_weight_is_seen,
     test_partial_labels.test_classes_that_nobody_annotated_are_part_of_the_background,
+    test_catalogue.test_shared_settings_change_the_value,
+    test_catalogue.test_half_precision_is_rounding,
     test_catalogue.test_vmap_of_grad,
     test_catalogue.test_degenerate_inputs_are_finite,
     test_catalogue.test_nan_in_a_valid_pixel_stays_visible,
     test_catalogue.test_gradcheck,
+    test_catalogue.test_double_backward,
 ]
 
 
 @functools.cache
 def apart() -> list[Check]:
     """The checks that are not of all losses, the quick ones first."""
-    tests = [test for file in FILES for name, test in vars(file).items() if name.startswith("test_")]
+    tests = [*ALONE, *(test for file in FILES for name, test in vars(file).items() if name.startswith("test_"))]
     taken = [*examples(), *(check for test in WHOLE for check in cases(test))]
     for test in tests:
         some = list(cases(test)) if test.__name__ not in LONG and test not in WHOLE else []
@@ -160,8 +187,9 @@ def checks(target: Target) -> Iterator[Check]:
 @pytest.mark.parametrize("target", [target for target in targets() if str(target) not in LATER], ids=str)
 def test_every_mutant_is_killed(target):
     survivors, tried = [], []
-    original, left = target.function.__code__, checks(target)
+    original = target.function.__code__
     with ls.use_engine("plain"):
+        left = checks(target)
         for mutant in mutants(target):
             if str(mutant) in SURVIVORS:
                 continue

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import lossmith as ls
-from lossmith.schedule import Ramp
+from lossmith.schedule import Ramp, number
 from problems import logits_of
 
 Z = logits_of(2, 3, 4, 5).float()
@@ -118,6 +118,7 @@ def test_the_place_survives_to_empty_and_begins_anew_after_meta():
     assert model.loss.ramp.value == 0.25
     model.to("meta")
     assert model.loss.ramp.epoch.device.type == "meta"
+    model.loss.step()
     assert model.loss(Z.to("meta"), Y.to("meta")).device.type == "meta"
     with torch.inference_mode():
         model.to_empty(device="cpu")
@@ -213,3 +214,29 @@ def test_what_a_ramp_is_made_of():
     for wrong in ("1", None, 1j, [1]):
         with pytest.raises(TypeError, match="a ramp is made of numbers"):
             Ramp(0, wrong, 1)
+
+
+def test_arithmetic_of_a_schedule_is_that_of_numbers():
+    for start, step, stop in ((0.25, 0.5, 2.0), (2.0, -0.5, 0.25), (1.5, 0.0, 1.5)):
+        for written in (
+            *(lambda a: a, lambda a: -a, lambda a: a + 3, lambda a: 3 + a, lambda a: a - 3, lambda a: 3 - a),
+            *(lambda a: 5 * a, lambda a: a * 5, lambda a: 2 * (7 - a) + 1, lambda a: -(2 * a + 3), lambda a: a + 1 + 2),
+            *(lambda a: (a - 1) - 2, lambda a: 1 - (2 - a)),
+        ):
+            schedule = written(ls.ramp(start, step, stop))
+            assert schedule.ends() == (written(start), written(stop))
+            for epoch in range(6):
+                at = start + step * epoch
+                at = min(at, stop) if step >= 0 else max(at, stop)
+                assert schedule.ramp.value == at
+                assert schedule.value == written(at)
+                assert schedule.beside(Z.double()).item() == written(at)
+                schedule.ramp.step()
+    for wrong in (lambda a: a + "1", lambda a: a - "1", lambda a: "1" - a, lambda a: a * "1", lambda a: a + None):
+        with pytest.raises(TypeError, match=r"unsupported operand|can only concatenate|can't multiply"):
+            wrong(ls.ramp(0, 1, 2))
+
+
+def test_integers_past_all_floats_are_infinite():
+    assert number(10**400) == math.inf
+    assert number(-(10**400)) == -math.inf

@@ -304,6 +304,7 @@ DEEP = DeepSupervision(ls.DiceLoss())
         (lambda: DeepSupervision(ls.FocalLoss())(Z, Y, denominator=3.0), TypeError, ["no denominator"]),
         (lambda: DEEP(Z, Y, mask=torch.ones(2)), TypeError, ["takes no 'mask'", "weight"]),
         (lambda: DEEP(Z, Y[0]), ValueError, ["DiceLoss", "need labels (2, 8, 12)"]),
+        (lambda: DEEP(Z, torch.zeros(16, 24).long()), ValueError, ["need labels (2, 8, 12)", "got a target (16, 24)"]),
         (lambda: DEEP(Z, Y + 0.5), TypeError, ["DiceLoss", "0.5", "no label"]),
         (lambda: DEEP(Z), TypeError, ["DiceLoss", "the target must be a tensor"]),
         (lambda: DEEP(Z, [1, 1]), TypeError, ["DiceLoss", "the target must be a tensor, got int"]),

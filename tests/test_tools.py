@@ -503,7 +503,17 @@ def test_floats_that_are_not_whole_make_the_loss_nan_where_looking_would_cost():
     """Under a transform, as on an accelerator, no value is looked at."""
     logits, labels = logits_of(3, 4, 5), labels_of(4, 3, 5, ignore=False).double()
     labels[1, 2], labels[2, 2] = 0.5, float("nan")
-    for ignored in (-100, 5):  # 5 is what would stand for no label otherwise
-        loss = ls.parse("dice + ce", ignore_index=ignored)
-        values = torch.func.vmap(lambda z, y, loss=loss: loss(z[None], y[None]))(logits, labels)
-        assert values.isnan().tolist() == [False, True, True]
+    for ignored in (-100, 5, 6):  # 5 or 6 is what would stand for no label otherwise
+        for task in ("multiclass", "multilabel"):  # where a label 4 is none of the channels
+            loss = ls.parse("dice + ce", ignore_index=ignored, task=task)
+            values = torch.func.vmap(lambda z, y, loss=loss: loss(z[None], y[None]))(logits, labels)
+            assert values.isnan().tolist() == [False, True, True]
+
+
+def test_whole_floats_of_many_classes_are_labels_and_minus_100_is_ignored():
+    logits, labels = logits_of(2, 300, 7).float(), labels_of(300, 2, 7, ignore=False)
+    labels[0, :2], labels[0, 2:4], labels[1, 0] = -100, 299, 200
+    loss = ls.CrossEntropyLoss()
+    assert loss(logits, labels.double()) == loss(logits, labels)
+    looked = torch.func.vmap(lambda z, y: loss(z[None], y[None]))
+    assert torch.equal(looked(logits, labels.double()), looked(logits, labels))
