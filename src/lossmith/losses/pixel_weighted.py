@@ -315,8 +315,7 @@ class DistanceMapPenaltyLoss(PixelLoss):
         slope = torch.where(depth > 0, -1 / torch.where(depth > 0, depth, 1.0), 0.0)
         thin = (deepest > 0) & (depth == 0)  # one pixel thin: all of it is boundary
         start = torch.where(thin, 1.0, -slope * deepest)
-        phi = torch.addcmul(start.gather(1, side), slope.gather(1, side), d)
-        return (phi if hidden is None else phi.masked_fill(hidden, 0.0)).reshape(labels.shape)
+        return torch.addcmul(start.gather(1, side), slope.gather(1, side), d).reshape(labels.shape)
 
 
 class BorderCrossEntropyLoss(PixelLoss):
