@@ -62,7 +62,17 @@ LOSSES = 8  # as many are tried on what more of them use
 # Tests that are not of all losses.
 FILES = [
     *(test_identities, test_algebra, test_partial_labels, test_spatial, test_distance, test_lovasz, test_divergence),
-    *(test_boxes, test_distribution, test_regression, test_supervision, test_ramps, test_weighting, test_parse, test_border, test_plain),
+    *(
+        test_boxes,
+        test_distribution,
+        test_regression,
+        test_supervision,
+        test_ramps,
+        test_weighting,
+        test_parse,
+        test_border,
+        test_plain,
+    ),
 ]
 ALONE = [  # the tests of other files that are about formulas or what goes into them
     test_engine.test_slope_of_a_curve_is_that_of_autograd,
