@@ -119,6 +119,7 @@ def test_colours_are_told_apart_up_to_two_pixels_away():
     assert _colours(np.array([1, 3, 2]), 4).tolist() == [0, 0, 1, 2]
     assert _colours(np.array([2, 3, 1]), 4).tolist() == [0, 0, 1, 2]
     assert _colours(np.array([1, 3, 3, 2]), 4).tolist() == [0, 0, 0, 1]
+    assert _colours(np.array([2, 3, 3, 1]), 4).tolist() == [0, 0, 0, 1]
 
 
 @pytest.mark.parametrize(

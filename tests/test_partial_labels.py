@@ -185,3 +185,11 @@ def test_a_wrong_mask_is_an_error():
     logits, labels = logits_of(2, 4, 5, 6), labels_of(4, 2, 5, 6, ignore=False)
     with pytest.raises(ValueError, match=r"CrossEntropyLoss: label_mask says which classes .* \(2, 4\), got \(2, 3\)"):
         ls.CrossEntropyLoss()(logits, labels, label_mask=torch.ones(2, 3))
+
+
+def test_under_a_sigmoid_the_first_channel_is_like_any_other():
+    logits, yes = logits_of(2, 3, 5, 6), (logits_of(2, 3, 5, 6, seed=3) > 0).long()
+    mask = torch.tensor([[0, 1, 1], [0, 1, 1]])
+    for text in ("ce", "focal"):
+        loss = ls.parse(text, task="multilabel")
+        close(loss(logits, yes, label_mask=mask), loss(logits[:, 1:], yes[:, 1:]), 1e-12)

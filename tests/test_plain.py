@@ -33,6 +33,11 @@ def test_pieces_are_all_pixels_and_hold_no_more_than_they_may(monkeypatch):
         assert torch.equal(torch.cat([part for part, _, _ in parts], 2), z)
         assert torch.equal(torch.cat([own for _, _, own in parts], 1), labels)
         assert {nothing for _, nothing, _ in parts} == {None}
+    longer = logits_of(2, 3, 257)
+    for most in (1, SMALL):
+        monkeypatch.setattr(sums, "_PIECE", most)
+        assert [part.shape[2] for (part,) in sums.cut(longer)] == [64, 64, 64, 64, 1]
+        assert sums._pieces(longer) == 5
     monkeypatch.setattr(sums, "_PIECE", 128)
     assert [part.shape[2] for (part,) in sums.cut(z[:1, :1])] == [128, 93]
     assert sums._pieces(z[:1, :1]) == 2
@@ -190,3 +195,19 @@ def test_a_soft_target_in_half_precision_is_computed_with_in_full(channels):
     with ls.use_engine("plain"):
         for one, other in zip(valued(loss, logits, target), valued(loss, logits, target.float()), strict=True):
             assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weight", [None, [1.0, 3.0, 0.5]])
+def test_cross_entropy_with_prices_and_smoothing_is_torchs(reduction, smoothing, weight):
+    logits, labels = logits_of(2, 3, 5, 6), labels_of(3, 2, 5, 6)
+    given = None if weight is None else torch.tensor(weight, dtype=torch.float64)
+    expected = torch.nn.functional.cross_entropy(
+        logits, labels, given, ignore_index=IGNORED, reduction=reduction, label_smoothing=smoothing
+    )
+    loss = ls.CrossEntropyLoss(
+        class_weight=weight, ignore_index=IGNORED, reduction=reduction, label_smoothing=smoothing
+    )
+    with ls.use_engine("plain"):
+        close(loss(logits, labels), expected)

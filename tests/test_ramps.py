@@ -236,6 +236,15 @@ def test_arithmetic_of_a_schedule_is_that_of_numbers():
         with pytest.raises(TypeError, match=r"unsupported operand|can only concatenate|can't multiply"):
             wrong(ls.ramp(0, 1, 2))
 
+    class Other:
+        def __radd__(self, schedule):
+            return "asked"
+
+        __rsub__ = __rmul__ = __radd__
+
+    a = ls.ramp(0, 1, 2)
+    assert a + Other() == a - Other() == a * Other() == "asked"
+
 
 def test_integers_past_all_floats_are_infinite():
     assert number(10**400) == math.inf

@@ -230,7 +230,7 @@ def _by_label(values: list[Tensor], labels: Tensor, n_classes: int) -> list[Tens
     lanes = next((k for k in (256, 128, 64, 32, 16) if pixels % k == 0), None)  # summed as they are
     if lanes is None:
         x, lanes = wide(x), pixels
-    x = x.view(*x.shape[:2], pixels // lanes if lanes else 1, lanes)
+    x = x.view(*x.shape[:2], pixels // lanes, lanes)
     at = labels.reshape(len(labels), 1, *x.shape[2:]).expand_as(x)
     return list(wide(x.new_zeros(*x.shape[:3], n_classes).scatter_add(3, at, x)).sum(2).unbind(1))
 
