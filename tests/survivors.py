@@ -32,9 +32,6 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "DistanceMapPenaltyLoss.penalty: 0.0 -> 1.0 #2": "a side where all d are 0, which are masked",
     "DistanceMapPenaltyLoss.penalty: 0.0 -> 1.0 #3": "the same",
     "DistanceMapPenaltyLoss.penalty: 1.0 -> 2.0": "stands in for a depth of 0, which is flat",
-    "DistanceMapPenaltyLoss.penalty: 1.0 if self.norm == 'boundary' else 0.0 -> 1.0": (
-        "with norm='max' only sides without distances are flat, which are masked"
-    ),
     "DistributionFocalLoss.amount: 0.0 -> 1.0": "the bin of a target that is NaN, as is the loss",
     "DistributionFocalLoss.amount: top - 1 -> top": "the same",
     "DistributionFocalLoss.amount: top - 1 -> top + 1": (
