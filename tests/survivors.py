@@ -273,7 +273,6 @@ LATER = {
     "GeneralizedFocalLoss._trust",
     "GeneralizedFocalLoss.open",
     "HardestLoss.chosen",
-    "Images.largest",
     "Images.weighed",
     "JaccardLoss.formula",
     "KLDivergenceLoss.wants",

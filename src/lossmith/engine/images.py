@@ -31,10 +31,6 @@ class Images:
         """Σ over the images of values (N, …), as one group (1, …)."""
         return values.sum(0, keepdim=True)
 
-    def largest(self, values: Tensor) -> Tensor:
-        """The largest over the images of values (N, …), as one group (1, …)."""
-        return values.amax(0, keepdim=True)
-
     def total(self, values: Tensor) -> Tensor:
         """Σ over everything, a scalar."""
         return values.sum()
