@@ -140,12 +140,27 @@ def test_colours_are_told_apart_up_to_two_pixels_away():
             ValueError,
             ["gap must be (2, 7, 9)", "gap_map(objects)"],
         ),
+        (
+            lambda: ls.BorderCrossEntropyLoss()(Z, labels_of(3, 2, 7, 9, ignore=False), gap=torch.zeros(2, 3, 7, 9)),
+            ValueError,
+            ["gap must be (2, 7, 9)", "gap_map(objects)"],
+        ),
     ],
 )
 def test_errors(call, kind, words):
     with pytest.raises(kind) as error:
         call()
     assert all(word in str(error.value) for word in words), error.value
+
+
+def test_a_hook_that_is_overridden_is_used():
+    """Nothing else has to be said."""
+
+    class Nothing(ls.CrossEntropyLoss, part="nothing"):
+        def scale(self, batch, class_weight):
+            return torch.zeros_like(batch.events[0].u)
+
+    assert Nothing()(Z, labels_of(3, 2, 7, 9, ignore=False)) == 0
 
 
 @pytest.mark.slow

@@ -152,4 +152,5 @@ def test_no_strays_among_the_public_names():
 def test_modules_that_moved_can_be_imported_by_their_old_names(name):
     """Pickles hold them."""
     module = importlib.import_module(f"lossmith.{name}")
+    assert getattr(ls, name) is module
     assert any(isinstance(x, type) and issubclass(x, ls.Loss) for x in vars(module).values())

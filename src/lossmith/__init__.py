@@ -136,7 +136,7 @@ _MOVED = {
     "weighted": "losses.pixel_weighted",
 }
 for _old, _new in _MOVED.items():
-    _sys.modules[f"{__name__}.{_old}"] = _import_module(f".{_new}", __name__)
+    globals()[_old] = _sys.modules[f"{__name__}.{_old}"] = _import_module(f".{_new}", __name__)
 
 
 def __dir__() -> list[str]:

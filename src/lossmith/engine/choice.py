@@ -22,8 +22,8 @@ from .tensors import dispatches, forward_mode, recorded, transformed
 
 T = TypeVar("T")
 
-ENGINES = ("numba", "plain")  # folders beside this file, in the order in which "auto" asks them
-KERNELS = ENGINES[:-1]  # what "fused" means
+KERNELS = ("numba",)  # what "fused" means, and "auto" asks before plain: in this order
+ENGINES = (*KERNELS, "plain")  # folders beside this file; one that is not among the kernels answers by its name alone
 CHOICES = ("auto", "fused", *ENGINES)
 
 _lock = threading.Lock()
@@ -62,13 +62,13 @@ class use_engine:
         global _insisting
         with _lock:
             _calls[:] = [call for call in _calls if call.by() is not self]  # it was no call after all
-            _insisting += self._choice not in ("auto", "plain")
+            _insisting += _of_kernels(self._choice)
         _here.set((*_here.get(), self._choice))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         global _insisting
         with _lock:
-            _insisting -= self._choice not in ("auto", "plain")
+            _insisting -= _of_kernels(self._choice)
         _here.set(_here.get()[:-1])
 
 
@@ -95,10 +95,15 @@ def chosen() -> str:
     return blocks[-1] if blocks else next((call.choice for call in reversed(_calls) if call.holds()), "auto")
 
 
+def _of_kernels(choice: str) -> bool:
+    """Whether it means that kernels must answer."""
+    return choice == "fused" or choice in KERNELS
+
+
 def _insists() -> str | None:
     """The kernels that must answer, if some must."""
     choice = chosen()
-    return None if choice in ("auto", "plain") else choice
+    return choice if _of_kernels(choice) else None
 
 
 _insists._dynamo_marked_constant = True  # type: ignore[attr-defined]  # torch.compile asks while it traces, and believes
@@ -111,7 +116,7 @@ def ask(question: Question[T]) -> T:
     without a place to write to, or a broken installation, must not end a training run that torch can serve.
     """
     if torch.compiler.is_compiling():
-        if (_insisting or _calls[-1].choice not in ("auto", "plain")) and (insisted := _insists()):
+        if (_insisting or _of_kernels(_calls[-1].choice)) and (insisted := _insists()):
             raise RuntimeError(_refusal(insisted, "the kernels cannot be traced by torch.compile or torch.func"))
         return plain.answer(question)
     choice = chosen()

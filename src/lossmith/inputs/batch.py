@@ -297,7 +297,13 @@ class Batch:
         """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""
         given = self._maps.get("gap")
         if given is not None:
-            return given if given.ndim == self.labels[0].ndim else given.unsqueeze(1).expand(self.labels[0].shape)
+            shape = self.labels[0].shape
+            if given.ndim > len(shape):
+                raise ValueError(
+                    f"{self.who}: gap must be {tuple(shape)}, one number per pixel, got {tuple(given.shape)}; "
+                    "make it with ls.distance.gap_map(objects)"
+                )
+            return given if given.ndim == len(shape) else given.unsqueeze(1).expand(shape)
         return self._once(("gap", spacing), lambda: self._gaps(spacing))
 
     def _gaps(self, spacing: Sequence[float] | None) -> Tensor:

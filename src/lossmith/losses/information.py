@@ -153,7 +153,6 @@ class EntropyLoss(InformationLoss):
     name = "entropy"
     paper = "Shannon 1948; Grandvalet & Bengio 2004"
     target = "none"
-    by_pixel = True
     without: ClassVar[dict[str, str]] = {"class_weight": "it does not look at labels"}
 
     def wants(self) -> Want:

@@ -34,7 +34,6 @@ class PixelLoss(Dense):
     family = "pixel"
     takes: ClassVar[frozenset[str]] = Dense.takes | {"denominator"}
     spread: ClassVar[float] = 0.0
-    by_pixel: ClassVar[bool] = False  # whether `chosen` or `scale` is more than the default
 
     def curves(self, batch: Batch | None) -> Table:
         """The curves with their prices: None, a factor, or one per label (or per image and label), inside ℓ and not in
@@ -52,7 +51,8 @@ class PixelLoss(Dense):
     @property
     def by_label(self) -> bool:
         """Whether the sums per label say everything, so that no number per pixel is needed."""
-        return not self.by_pixel and self.reduction != "none"
+        own = any(getattr(type(self), hook) is not getattr(PixelLoss, hook) for hook in ("chosen", "scale", "pixels"))
+        return not own and self.reduction != "none"
 
     def wants(self) -> Want:
         table, spreads = self.curves(None), self.spread > 0

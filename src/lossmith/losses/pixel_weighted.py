@@ -74,7 +74,6 @@ class HardestLoss(PixelLoss):
     """Cross-entropy over some of the pixels of the batch. Their weights only say which may be chosen."""
 
     range: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    by_pixel = True
 
     def curves(self, batch: Batch | None) -> Table:
         return [(CROSS_ENTROPY, None)]
@@ -218,8 +217,6 @@ class BoundaryCrossEntropyLoss(PixelLoss):
     kernel_size: Window = 3
     side: Literal["both", "inner"] = "both"
 
-    by_pixel = True
-
     def curves(self, batch: Batch | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
@@ -289,8 +286,6 @@ class DistanceMapPenaltyLoss(PixelLoss):
     norm: Literal["boundary", "max"] = "boundary"
     spacing: Spacing | None = None
 
-    by_pixel = True
-
     def curves(self, batch: Batch | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
@@ -348,7 +343,6 @@ class BorderCrossEntropyLoss(PixelLoss):
     range = (0.0, math.inf)
     paper = "Ronneberger et al. 2015, arXiv 1505.04597"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"gap"}
-    by_pixel = True
     w0: NonNegative = 10.0
     sigma: Positive = 5.0
     spacing: Spacing | None = None
