@@ -191,7 +191,14 @@ class Loss(Settings):
         """The only place that knows what `reduction` means: Σ w ℓ / Σ w, Σ w ℓ, or w ℓ as it is.
 
         Where nothing is valid, 0 / 0, the loss is 0 and still has a graph.
+
+        Raises:
+            ValueError: a denominator where there is no mean.
         """
+        if denominator is not None and self.reduction != "mean":
+            raise ValueError(
+                f"{type(self).__name__}: a denominator belongs to reduction='mean', not to {self.reduction!r}"
+            )
         if self.reduction == "none":
             return amount
         if self.reduction == "sum":

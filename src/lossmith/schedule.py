@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .engine.tensors import widest
+
 
 def number(weight: Any) -> float | None:
     """A real number as Python writes it, also NumPy's and that of a tensor without axes; None if it is no number."""
@@ -107,9 +109,8 @@ class Schedule:
     def beside(self, value: Tensor) -> Tensor:
         """The weight in this epoch as a tensor for a value to be multiplied by. It is worked out in the graph, so that
         compiled code need not be compiled again and no accelerator is waited for; in float64, as `value` is."""
-        wide = torch.float32 if value.device.type == "mps" else torch.float64
         ramp = self.ramp
-        at = ramp.start + ramp.stride * ramp.epoch.to(value.device, wide)
+        at = ramp.start + ramp.stride * ramp.epoch.to(value.device, widest(value.device))
         at = at.clamp(max=ramp.stop) if ramp.stride >= 0 else at.clamp(min=ramp.stop)
         return (self.scale * at + self.offset).to(value)
 

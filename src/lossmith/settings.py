@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from .bounds import ClassPairs
+from .engine.tensors import widest
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -149,9 +150,8 @@ def _takes_tensor(hint: Any) -> bool:
 
 def _kept(values: Any, device: torch.device) -> Tensor:
     """A tensor setting as it was given: float64, where the device has it."""
-    dtype = torch.float32 if device.type == "mps" else torch.float64
     with torch.inference_mode(False):  # a loss built for evaluation may be trained with later
-        return torch.tensor(values, dtype=dtype, device=device)
+        return torch.tensor(values, dtype=widest(device), device=device)
 
 
 def _tuples(value: Any) -> Any:

@@ -255,8 +255,6 @@ class Residuals(Question[Tensor]):
 class Engine(Protocol):
     """What answers questions. `refuses` says in words why it does not answer one; None: it will."""
 
-    name: str
-
     def refuses(self, question: Question[Any]) -> str | None: ...
 
     def answer(self, question: Question[T]) -> T: ...

@@ -1,6 +1,6 @@
 """Sums that cross images, all of them: the one place that a process group will have to reach.
 
-What belongs to one image stays there; whatever is added up, compared or divided over the images of a batch goes through
+What belongs to one image stays there; whatever is added up or divided over the images of a batch goes through
 an `Images`. The order statistics that look at single pixels of all images (OHEM, top-k, the exact Lovász extension) are
 the exception: they take `Images` for its weights, and sort for themselves.
 """
@@ -34,10 +34,6 @@ class Images:
     def total(self, values: Tensor) -> Tensor:
         """Σ over everything, a scalar."""
         return values.sum()
-
-    def count(self, like: Tensor) -> int:
-        """How many elements a tensor has."""
-        return like.numel()
 
     def mean(self, amount: Tensor, weight: Tensor | float) -> Tensor:
         """Σ amount / Σ weight; a number is a sum already. Where nothing is valid, 0 / 0, it is 0 with a graph."""

@@ -117,7 +117,12 @@ def floating(x: Tensor) -> Tensor:
 
 def wide(x: Tensor) -> Tensor:
     """float64, where the device has it: sums of many pixels lose digits otherwise."""
-    return x.float() if x.device.type == "mps" else x.double()
+    return x.to(widest(x.device))
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """float64, where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def flat(x: Tensor, axes: int) -> Tensor:

@@ -17,7 +17,7 @@ from ..engine.contract import Error, Event, Field, MapSums, Measured, Order, Pas
 from ..engine.curves import Curve
 from ..engine.images import Images
 from ..engine.problem import Once, Problem, Task, hard_labels
-from ..engine.tensors import computed, indices, likeliest, recorded, wide
+from ..engine.tensors import computed, indices, likeliest, recorded, wide, widest
 from .fit import check_range, fit, split_weight
 from .maps import CHECKS
 from .partial import annotated_classes, merged
@@ -94,12 +94,10 @@ class Batch:
         self.exclusive = self.task == "multiclass"  # one label wins at each pixel; else every channel is a yes or no
         self.n_classes, self.space = logits.shape[1], logits.shape[2:]
         self.device = logits.device
-        self.dtype = (
-            torch.float32 if logits.device.type == "mps" else torch.float64
-        )  # of sums and of what multiplies them
+        self.dtype = widest(logits.device)  # of sums and of what multiplies them
         self.n_pixels = len(logits) * math.prod(self.space)
         self.n_labels = self.n_classes if self.exclusive else 2  # how many labels compete: the classes, or no and yes
-        self._maps = {name: CHECKS[name](who, logits, given) for name, given in maps.items() if given is not None}
+        self._maps = {name: CHECKS[name](who, self._given, given) for name, given in maps.items() if given is not None}
         self._made: dict[Hashable, Any] = {}
         self.measured: Measured = ask(Pass(self.problem, reading.want))
         check_range(who, self._given, self.measured.span)
@@ -297,13 +295,7 @@ class Batch:
         """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""
         given = self._maps.get("gap")
         if given is not None:
-            shape = self.labels[0].shape
-            if given.ndim > len(shape):
-                raise ValueError(
-                    f"{self.who}: gap must be {tuple(shape)}, one number per pixel, got {tuple(given.shape)}; "
-                    "make it with ls.distance.gap_map(objects)"
-                )
-            return given if given.ndim == len(shape) else given.unsqueeze(1).expand(shape)
+            return given
         return self._once(("gap", spacing), lambda: self._gaps(spacing))
 
     def _gaps(self, spacing: Sequence[float] | None) -> Tensor:

@@ -28,8 +28,6 @@ class ElementLoss(Loss):
         return ()
 
     def value(self, given: Elements) -> Tensor:
-        if given.denominator is not None and self.reduction != "mean":
-            raise ValueError(f"{given.who}: a denominator belongs to reduction='mean', not to {self.reduction!r}")
         return self.reduce(given.images, *given.weighed(self.amount(given)), given.denominator)
 
     @classmethod

@@ -62,8 +62,6 @@ class PixelLoss(Dense):
         return Want(curves=tuple(curve for curve, _ in table), labels=priced, spread=spreads)
 
     def value(self, batch: Batch) -> Tensor:
-        if batch.denominator is not None and self.reduction != "mean":
-            raise ValueError(f"{batch.who}: a denominator belongs to reduction='mean', not to {self.reduction!r}")
         counted = batch.label_price(self.class_weight, "class_weight")
         weight: Tensor | float
         if not self.by_label:
