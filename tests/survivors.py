@@ -140,9 +140,6 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "ranked: True -> False #3": "the lengths are the same",
     "scale_of: 0.0 -> 1.0": "where the largest error is as good as none",
     "scale_of: 1.0 -> 2.0": "stands in for no error in a branch not taken",
-    "Schedule.beside: torch.float32 if value.device.type == 'mps' else torch.float64 -> torch.float64": (
-        "the same without such a device"
-    ),
     "_share: 0.0 -> 1.0": "the same",
     "_surprise_at: 1.0 -> 2.0": "stands in for a chance of 0 in a branch not taken",
     "WeightedCrossEntropyLoss._price: 1.0 -> 2.0": "stands in for a size of 0",
