@@ -28,14 +28,12 @@ from .pixels import (
     Q,
     block_of,
     clear_ignored,
-    load_labels,
-    load_rows,
     load_weights,
     share_of,
     store,
 )
 from .sigmoid import chances, load_channel
-from .softmax import exponentiate, finish_pixels
+from .softmax import load_chances
 
 
 class Slots(NamedTuple):
@@ -78,16 +76,6 @@ def add_to_slots(histogram, places, amounts, groups):
 def look_up(table, places, out, groups):
     for i in range(GROUP * groups):
         out[i] = table[np.uint32(places[i])]
-
-
-@njit(**FAST)
-def load_chances(known, grid, logits, block, rows, lane):
-    """rows: exps of the classes, 0 for the label; SCALE makes them p; HIT, MISS: p and 1 − p of the label."""
-    load_weights(known, grid, block, lane[WEIGHT])
-    ignored = load_labels(known, grid, block, lane)
-    load_rows(logits, block, rows, lane, ignored)
-    exponentiate(rows, lane, block.groups)
-    finish_pixels(lane, block.groups)
 
 
 @njit(**FAST)

@@ -47,7 +47,7 @@ from .pixels import (
     share_of,
     store,
 )
-from .softmax import exponentiate, finish_pixels, surprise
+from .softmax import exponentiate, finish_pixels, load_chances, surprise
 
 
 @njit(**FAST)
@@ -148,11 +148,7 @@ def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstre
             block = block_of(0, begin, end)
             groups = block.groups
             lanes = GROUP * groups
-            load_weights(known, grid, block, lane[WEIGHT])
-            ignored = load_labels(known, grid, block, lane)
-            load_rows(logits, block, rows, lane, ignored)
-            exponentiate(rows, lane, groups)
-            finish_pixels(lane, groups)
+            load_chances(known, grid, logits, block, rows, lane)
             load_upstream(upstream_u, begin, block, lane[WEIGHT], lane[PULL])
             surprise(lane, groups)  # reads OWN
             for i in range(lanes):

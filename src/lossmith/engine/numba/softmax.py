@@ -94,6 +94,16 @@ def finish_pixels(lane, groups):
         lane[LOG_SUM, i] = rest + (own - ONE)
 
 
+@njit(**FAST)
+def load_chances(known, grid, logits, block, rows, lane):
+    """rows: exps of the classes, 0 for the label; SCALE makes them p; HIT, MISS: p and 1 − p of the label."""
+    load_weights(known, grid, block, lane[WEIGHT])
+    ignored = load_labels(known, grid, block, lane)
+    load_rows(logits, block, rows, lane, ignored)
+    exponentiate(rows, lane, block.groups)
+    finish_pixels(lane, block.groups)
+
+
 @njit(**EXACT)
 def surprise(lane, groups):
     """u = log(sum of exps) + (peak − logit), exact at both ends."""
@@ -284,11 +294,7 @@ def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstre
         for begin in range(first, end, LANES):
             block = block_of(image, begin, end)
             groups = block.groups
-            load_weights(known, grid, block, lane[WEIGHT])
-            ignored = load_labels(known, grid, block, lane)
-            load_rows(logits, block, rows, lane, ignored)
-            exponentiate(rows, lane, groups)
-            finish_pixels(lane, groups)
+            load_chances(known, grid, logits, block, rows, lane)
             load_upstream(upstream_u, image * grid.pixels + begin, block, lane[WEIGHT], lane[PULL])
             label_pull(ask, lane, groups, upstream[image])
             region_push(ask, rows, lane, groups, upstream[image])
