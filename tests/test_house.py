@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -116,3 +118,11 @@ def test_the_detector_looks_for_its_positives_once():
     with Operations() as operations:
         loss(*inputs, **given)
     assert operations.seen["amax", inputs[0].dtype, tuple(inputs[0].shape)] == 1
+
+
+def test_no_file_of_tests_keeps_what_can_be_read_once():
+    """The mutants run other files' tests again in their process: whoever comes second would find nothing."""
+    for name, module in [pair for pair in sys.modules.items() if pair[0].startswith("test_")]:
+        for key, value in vars(module).items():
+            parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            assert not any(isinstance(part, Iterator) for part in parts), f"{name}.{key}"

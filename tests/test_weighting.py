@@ -128,29 +128,38 @@ class Stream(IterableDataset):
 
 
 LABELS = torch.tensor([[[0, 0, 1, 9], [0, 0, 1, 1]], [[2, 0, 9, 9], [9, 9, 9, 9]], [[9] * 4] * 2, [[0] * 4] * 2])
-SOURCES = {
-    "tensor": LABELS,
-    "array": LABELS.numpy(),
-    "list of tensors": list(LABELS),
-    "generator of arrays": (x.numpy().astype(np.uint8) for x in LABELS),
-    "with a channel axis": [x[None] for x in LABELS],
-    "pairs": [(torch.zeros(3, 2, 4), x) for x in LABELS],
-    "dataset": Pairs(LABELS),
-    "tensor dataset": TensorDataset(torch.zeros(4, 1), LABELS),
-    "iterable dataset": Stream(LABELS),
-    "loader": DataLoader(TensorDataset(torch.zeros(4, 1), LABELS), batch_size=3, shuffle=True),
-    "loader of labels": DataLoader(list(LABELS), batch_size=2),
-    "loader with a sampler": DataLoader(Pairs(LABELS), batch_sampler=[[0, 1, 2], [3]]),
-    "loader without batches": DataLoader(Pairs(LABELS), batch_size=None),
+SOURCES = {  # each made anew: an iterator can be read once, and the mutants run these tests again
+    "tensor": lambda: LABELS,
+    "array": lambda: LABELS.numpy(),
+    "list of tensors": lambda: list(LABELS),
+    "generator of arrays": lambda: (x.numpy().astype(np.uint8) for x in LABELS),
+    "with a channel axis": lambda: [x[None] for x in LABELS],
+    "pairs": lambda: [(torch.zeros(3, 2, 4), x) for x in LABELS],
+    "dataset": lambda: Pairs(LABELS),
+    "tensor dataset": lambda: TensorDataset(torch.zeros(4, 1), LABELS),
+    "iterable dataset": lambda: Stream(LABELS),
+    "loader": lambda: DataLoader(TensorDataset(torch.zeros(4, 1), LABELS), batch_size=3, shuffle=True),
+    "loader of labels": lambda: DataLoader(list(LABELS), batch_size=2),
+    "loader with a sampler": lambda: DataLoader(Pairs(LABELS), batch_sampler=[[0, 1, 2], [3]]),
+    "loader without batches": lambda: DataLoader(Pairs(LABELS), batch_size=None),
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
 def test_counting(source):
-    counts = count_classes(SOURCES[source], 4, ignore_index=9)
+    counts = count_classes(SOURCES[source](), 4, ignore_index=9)
     assert counts.pixels.tolist() == [13, 3, 1, 0]
     assert counts.images == 4
     assert counts.pixels_where_present.tolist() == [17, 7, 2, 0]
+
+
+def test_nothing_to_count():
+    """A generator that somebody has read already is the usual reason."""
+    spent = iter(LABELS)
+    count_classes(spent, 4, ignore_index=9)
+    for data in (spent, [], LABELS[:0]):
+        with pytest.raises(ValueError, match=r"count_classes: data holds no image; .* can be read only once"):
+            count_classes(data, 4, ignore_index=9)
 
 
 def test_labels_of_whole_images():

@@ -168,8 +168,8 @@ def count_classes(data: Dataset[Any] | Iterable[Any], num_classes: int, ignore_i
 
     Raises:
         TypeError: an item that is not labels, or labels that are not integers.
-        ValueError: a label out of range; the text names the value, the image and the pixel. Images are numbered from
-            0 in the order in which they came.
+        ValueError: no image; or a label out of range: the text names the value, the image and the pixel. Images are
+            numbered from 0 in the order in which they came.
 
     >>> import torch, lossmith as ls
     >>> counts = ls.weighting.count_classes([torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 255, 0])], 2, 255)
@@ -196,6 +196,8 @@ def count_classes(data: Dataset[Any] | Iterable[Any], num_classes: int, ignore_i
         pixels += counted
         around += np.where(counted > 0, kept.size, 0)
         images += 1
+    if not images:
+        raise ValueError(f"{who}: data holds no image; an iterator, such as a generator, can be read only once")
     return ClassCounts(torch.from_numpy(pixels), images, torch.from_numpy(around))
 
 
