@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .engine.choice import on_device
+
 Array = np.ndarray[Any, Any]
 
 
@@ -261,6 +263,12 @@ def _colours(owner: Array, count: int) -> Array:
     schema="(Tensor mask, Tensor valid, float[] spacing, bool double) -> Tensor",
 )
 def _opaque(mask: Tensor, valid: Tensor, spacing: list[float], double: bool) -> Tensor:
+    if double:
+        return _by_cpu(mask, valid, spacing, double)  # the kernels know float32 only
+    return on_device(mask.device, "distance.signed", _by_cpu, mask, valid, spacing)
+
+
+def _by_cpu(mask: Tensor, valid: Tensor, spacing: Sequence[float], double: bool = False) -> Tensor:
     maps = _signed(mask.cpu().numpy(), valid.cpu().numpy(), tuple(spacing), double)
     return torch.from_numpy(maps).to(mask.device)
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from . import plain
 from .contract import Engine, Question
@@ -22,7 +23,7 @@ from .tensors import dispatches, forward_mode, recorded, transformed
 
 T = TypeVar("T")
 
-KERNELS = ("numba",)  # what "fused" means, and "auto" asks before plain: in this order
+KERNELS = ("numba", "triton")  # what "fused" means, and "auto" asks before plain: in this order
 ENGINES = (*KERNELS, "plain")  # folders beside this file; one that is not among the kernels answers by its name alone
 CHOICES = ("auto", "fused", *ENGINES)
 
@@ -36,16 +37,16 @@ class use_engine:
     """Chooses the engine: from now on when called, or for a block when used with `with`.
 
     "auto" (the default) takes kernels where they can run and plain torch elsewhere; "fused" insists on kernels, "numba"
-    on those for the CPU, and both raise a RuntimeError that says why where there is none for a loss or its input;
-    "plain" never uses them. A call holds for the whole process, all threads included; a block for the thread, or the
-    asyncio task, that entered it.
+    on those for the CPU, "triton" on those for a GPU, and all raise a RuntimeError that says why where there is none
+    for a loss or its input; "plain" never uses them. A call holds for the whole process, all threads included; a block
+    for the thread, or the asyncio task, that entered it.
 
     >>> import lossmith as ls
     >>> with ls.use_engine("plain"):
     ...     value = ls.DiceLoss()(torch.zeros(1, 2, 4), torch.zeros(1, 4, dtype=torch.long))
     >>> ls.use_engine("cuda")
     Traceback (most recent call last):
-    ValueError: use_engine takes 'auto', 'fused', 'numba' or 'plain', got 'cuda'
+    ValueError: use_engine takes 'auto', 'fused', 'numba', 'triton' or 'plain', got 'cuda'
     """
 
     def __init__(self, choice: str) -> None:
@@ -116,9 +117,7 @@ def ask(question: Question[T]) -> T:
     without a place to write to, or a broken installation, must not end a training run that torch can serve.
     """
     if torch.compiler.is_compiling():
-        if (_insisting or _of_kernels(_calls[-1].choice)) and (insisted := _insists()):
-            raise RuntimeError(_refusal(insisted, "the kernels cannot be traced by torch.compile or torch.func"))
-        return plain.answer(question)
+        return _traced(question)
     choice = chosen()
     if choice == "plain":
         return plain.answer(question)
@@ -135,6 +134,46 @@ def ask(question: Question[T]) -> T:
     if choice == "auto":
         return plain.answer(question)
     raise RuntimeError(_refusal(choice, "; ".join(dict.fromkeys(reasons))))
+
+
+def _traced(question: Question[T]) -> T:
+    """For torch.compile: by kernels that are operators, where they are; by torch elsewhere."""
+    problem = getattr(question, "problem", None)
+    if problem is not None and _operators(problem.logits.device.type):
+        return cast(T, _IMPORTED["triton"](question))
+    if (_insisting or _of_kernels(_calls[-1].choice)) and (insisted := _insists()):
+        raise RuntimeError(_refusal(insisted, "the kernels cannot be traced by torch.compile or torch.func"))
+    return plain.answer(question)
+
+
+def _operators(device: str) -> bool:
+    """Whether kernels that compilers need not look into can reach a device, and may. If so, they are imported."""
+    if not _reaches(torch.device(device)):
+        return False
+    _IMPORTED["triton"] = import_module(".triton.traced", __package__).answer
+    return True
+
+
+_operators._dynamo_marked_constant = True  # type: ignore[attr-defined]  # compilers see nothing of the imports
+_IMPORTED: dict[str, Callable[[Any], Any]] = {}
+
+
+def _reaches(device: torch.device) -> bool:
+    """Whether the kernels for GPUs can be used on a device, and may."""
+    if chosen() in ("plain", "numba") or "triton" in _failures:
+        return False
+    return import_module(".triton.available", __package__).away(device) is None
+
+
+def on_device(device: torch.device, kernels: str, otherwise: Callable[..., Tensor], *given: Any) -> Tensor:
+    """For what is no question of a loss: by the function "file.name" of the triton engine, or otherwise."""
+    if _reaches(device):
+        file, name = kernels.split(".")
+        try:
+            return cast(Tensor, getattr(import_module(f".triton.{file}", __package__), name)(*given))
+        except KernelFailure as error:
+            _failed(error)
+    return otherwise(*given)
 
 
 @functools.cache
@@ -157,7 +196,7 @@ def _failed(error: KernelFailure) -> str:
     if (insisted := _insists()) is not None:
         raise RuntimeError(_refusal(insisted, reason)) from error
     _failures[error.engine] = reason
-    warn(reason)
+    warn(reason, "GPU" if error.engine == "triton" else "CPU")
     return reason
 
 
@@ -173,8 +212,9 @@ def gradient(by_kernels: Callable[[], Tensor], by_torch: Callable[[bool], Tensor
         return by_torch(twice)
 
 
-def unusual(*tensors: Tensor | None) -> str | None:
-    """Why kernels, which read memory, can see nothing in these tensors; None if they can."""
+def unusual(*tensors: Tensor | None, operators: bool = False) -> str | None:
+    """Why kernels, which read memory, can see nothing in these tensors; None if they can. `operators`: what torch sees
+    of these kernels knows what to do with tensors that have no values."""
     strange = None
     for x in tensors:
         if x is None:
@@ -183,7 +223,7 @@ def unusual(*tensors: Tensor | None) -> str | None:
             return "the kernels cannot be traced by torch.compile or torch.func"
         if x.is_neg() or x._is_zerotensor():
             return "the kernels read memory, which does not hold the values of this view"
-        if type(x) is not Tensor and dispatches(x):
+        if type(x) is not Tensor and dispatches(x) and not (operators and isinstance(x, FakeTensor)):
             strange = x
     if forward_mode():
         return "the kernels have no forward-mode derivatives"
@@ -194,7 +234,7 @@ def unusual(*tensors: Tensor | None) -> str | None:
     else:
         return None
     if chosen() == "auto":
-        warn(reason)
+        warn(reason, "GPU" if operators else "CPU")
     return reason
 
 
@@ -203,6 +243,6 @@ def _refusal(choice: str, reason: str) -> str:
 
 
 @functools.cache
-def warn(reason: str) -> None:
+def warn(reason: str, where: str = "CPU") -> None:
     """Each reason once."""
-    warnings.warn(f"lossmith runs without its fast CPU kernels: {reason}", RuntimeWarning, stacklevel=2)
+    warnings.warn(f"lossmith runs without its fast {where} kernels: {reason}", RuntimeWarning, stacklevel=2)

@@ -163,3 +163,8 @@ def hard_labels(problem: Problem) -> tuple[Tensor, Tensor | None]:
         target = target if problem.hard else likeliest(target).squeeze(1)
         return target if valid is None or problem.hard else target.masked_fill(~valid, 0), valid
     return (target >= 0.5).long() if target.is_floating_point() else (target > 0).long(), valid
+
+
+def certain(problem: Problem) -> bool:
+    """Whether every pixel, or channel, has one label for sure."""
+    return problem.hard or not (problem.exclusive or problem.target.is_floating_point())

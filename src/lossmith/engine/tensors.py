@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -133,3 +134,17 @@ def flat(x: Tensor, axes: int) -> Tensor:
 def likeliest(p: Tensor) -> Tensor:
     """The class with the largest value, (N, 1, …). On a CPU torch's argmax takes ten times as long."""
     return p.max(1, keepdim=True).indices
+
+
+def pixel_stride(shape: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The one stride with which the spatial dimensions can be walked, if there is one."""
+    stride, walked = None, 1
+    for size, step in zip(reversed(shape), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if stride is None:
+            stride = step
+        elif step != stride * walked:
+            return None
+        walked *= size
+    return 1 if stride is None else stride

@@ -281,15 +281,14 @@ class Batch:
         return self._once(("distance", spacing), lambda: self._distances(self.masks[0], spacing))
 
     def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
-        """The same of the prediction: of its likeliest class, or where p > ½. A constant."""
+        """The same of the prediction: of its likeliest class, or where p > ½, which is where z > 0. A constant."""
         if recorded():
             raise RuntimeError(
                 f"{self.who}: torch.jit.trace cannot record the distance transform of a prediction; use one_sided=True"
             )
-        with torch.no_grad():
-            p = ask(Field(self.problem))  # not `field`: that one has a gradient
-        best = torch.zeros_like(p, dtype=torch.bool).scatter(1, likeliest(p), True)
-        return self._distances(best if self.exclusive else p > 0.5, spacing)
+        z = self.problem.logits.detach()
+        best = torch.zeros_like(z, dtype=torch.bool).scatter(1, likeliest(z), True)
+        return self._distances(best if self.exclusive else z > 0, spacing)
 
     def gap(self, spacing: Sequence[float] | None) -> Tensor:
         """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""

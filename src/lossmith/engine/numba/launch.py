@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .available import compiling
+from ..kernels import compiling
+
+_COMPILING = compiling("numba", ("numba", "llvmlite"))
 
 
 def launch(
@@ -27,10 +29,10 @@ def launch(
 ) -> None:
     """kernel(start, stop, *scratch, *arguments) for all units. Who does which makes no difference to the result."""
     if threads < 2:
-        with compiling():
+        with _COMPILING:
             kernel(0, units, *scratch(), *arguments)
         return
-    with compiling():  # here: in a thread it could deadlock on the import lock
+    with _COMPILING:  # here: in a thread it could deadlock on the import lock
         kernel(0, 0, *scratch(), *arguments)
     edges = np.linspace(0, units, min(units, 8 * threads) + 1).astype(int).tolist()
     spans = iter(list(itertools.pairwise(edges)))  # a list's iterator may be shared by threads

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..contract import Want
 from ..curves import KINDS, Curve
 from ..problem import Problem, Task
+from ..tensors import pixel_stride
 from . import pixels as px
 from . import scores, sigmoid, soft, softmax
 from .arithmetic import LANES
@@ -72,20 +73,6 @@ def _layout(dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...],
     extent = None if dense else 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     channel = stride[1] if channels else 0
     return Layout(stride[0], channel, None if pixel == 1 else pixel, extent, copied, cast, BITS.get(dtype))
-
-
-def pixel_stride(shape: tuple[int, ...], strides: tuple[int, ...]) -> int | None:
-    """The one stride with which the spatial dimensions can be walked, if there is one."""
-    stride, walked = None, 1
-    for size, step in zip(reversed(shape), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if stride is None:
-            stride = step
-        elif step != stride * walked:
-            return None
-        walked *= size
-    return 1 if stride is None else stride
 
 
 def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:

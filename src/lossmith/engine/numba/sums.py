@@ -20,53 +20,25 @@ from torch import Tensor
 from ..choice import gradient, unusual
 from ..contract import Event, Measured, Order, Pass, Sums
 from ..curves import Curve
-from ..plain import sums as plain
-from ..problem import Problem
+from ..kernels import by_torch, strange
+from ..problem import Problem, certain
 from . import pixels as px
 from .launch import fresh
 from .plan import NOTHING, Plan, plan_of
-
-_LOGITS = {torch.float32, torch.bfloat16, torch.float16}
-_TARGETS = {
-    torch.bool,
-    torch.uint8,
-    torch.int8,
-    torch.uint16,
-    torch.int16,
-    torch.int32,
-    torch.int64,
-    torch.float64,
-    *_LOGITS,
-}
 
 
 def refuses(question: Pass | Order) -> str | None:
     """Why the kernels cannot take logits and their target; None if they can."""
     problem = question.problem
-    logits, target = problem.logits, problem.target
-    strange = unusual(logits, target, problem.weight, problem.sample)
-    if strange is not None:
-        return strange
-    if logits.device.type != "cpu":
-        return f"the kernels run on the CPU, not on {logits.device.type}"
-    if logits.dtype not in _LOGITS:
-        return f"the kernels take float32, bfloat16 and float16, not {logits.dtype}"
-    if logits.layout != torch.strided:
-        return f"the kernels take ordinary dense tensors, not {logits.layout}"
-    if target.dtype not in _TARGETS:
-        return f"a target of {target.dtype}"
-    if target.requires_grad:
-        return "a target that requires a gradient"
-    if problem.weight is not None and problem.weight.requires_grad:
-        return "a weight that requires a gradient"
-    if not isinstance(question, Pass):
-        return None
-    want = question.want
-    if want.u and not problem.hard and (problem.exclusive or target.is_floating_point()):
+    device = problem.logits.device.type
+    if device != "cpu":
+        return f"the kernels run on the CPU, not on {device}"
+    reason = unusual(problem.logits, problem.target, problem.weight, problem.sample) or strange(question)
+    if reason is not None or not isinstance(question, Pass) or not question.want.u:
+        return reason
+    if not certain(problem):
         return "per-pixel values of soft targets"
-    if want.u and want.spread:
-        return "per-pixel values of every label"
-    return None
+    return "per-pixel values of every label" if question.want.spread else None
 
 
 def measured(question: Pass) -> Measured:
@@ -110,8 +82,11 @@ class _Sums(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         problem = Problem(*ctx.saved_tensors, *ctx.settings)
         u, sums = (upstream[0], upstream[1:]) if ctx.plan.want.u else (None, upstream)
-        known = (problem, ctx.plan, u, sums)
-        return gradient(lambda: _gradient(*known), lambda further: _by_torch(*known, further)), None, None, None
+        question, by_name = Pass(problem, ctx.plan.want), dict(zip(ctx.plan.rows, sums, strict=True))
+        found = gradient(
+            lambda: _gradient(problem, ctx.plan, u, sums), lambda further: by_torch(question, by_name, u, further)
+        )
+        return found, None, None, None
 
 
 def _forward(problem: Problem, plan: Plan, constants: list[Any]) -> tuple[Tensor, ...]:
@@ -162,17 +137,3 @@ def _gradient(problem: Problem, plan: Plan, upstream_u: Tensor | None, upstream:
     arguments = (*plan.shown(problem), plan.ask, table, *flat_u, plan.out.field(out))
     plan.run(plan.kernels.gradient, arguments, plan.scratch)
     return out
-
-
-def _by_torch(
-    problem: Problem, plan: Plan, upstream_u: Tensor | None, upstream: tuple[Tensor | None, ...], further: bool
-) -> Tensor:
-    """The same gradient by the plain engine, which autograd can follow further."""
-    found = plain.measured(Pass(problem, plan.want._replace(labels=True)))
-    known: dict[Any, Any] = {**found.sums.known, **found.curves, "spread": found.spread}
-    pairs = [(known[name], g) for name, g in zip(plan.rows, upstream, strict=True) if g is not None]
-    if upstream_u is not None:
-        pairs.append((found.events[0].u, upstream_u))
-    values = [value for value, _ in pairs]
-    gradients = [g.to(value.dtype) for value, g in pairs]
-    return torch.autograd.grad(values, problem.logits, gradients, create_graph=further)[0]

@@ -22,8 +22,7 @@ def of_shares(z: Tensor, target: Tensor, weight: Tensor | None, want: Want) -> M
     n = total(torch.ones_like(yes[:, :1]) if weight is None else weight.unsqueeze(1)).expand_as(t)
     result = Measured(Sums(n=n, t=t, tt=total(yes * target), **_errors(want, times(weight, 1 - target), yes, p, miss)))
     if want.u or want.curves:
-        possible = u.masked_fill(target == 0, 0.0)  # an impossible label costs nothing, however surprising
-        result.events = [Event(possible[:, k], k, target[:, k]) for k in range(z.shape[1])]
+        result.events = share_events(u, target)
     result.curves = {curve: _curve_sums(curve, result, weight) for curve in want.curves}
     if want.spread:
         add_spread(result, u, weight)
@@ -39,11 +38,7 @@ def of_channels(z: Tensor, target: Tensor, weight: Tensor | None, want: Want) ->
     result = Measured(Sums(n=n, t=t, tt=total(yes * target), **_errors(want, no, yes, p, miss)))
     if want.u or want.curves:
         if target.is_floating_point():
-            off, on = (
-                (-F.logsigmoid(-z)).masked_fill(target == 1, 0.0),
-                (-F.logsigmoid(z)).masked_fill(target == 0, 0.0),
-            )
-            result.events = [Event(off, 0, 1 - target), Event(on, 1, target)]
+            result.events = channel_events(-F.logsigmoid(-z), -F.logsigmoid(z), target)
         else:
             result.events = [Event(-F.logsigmoid(torch.where(target > 0, z, -z)), target, None)]
     result.curves = {curve: _curve_sums(curve, result, weight) for curve in want.curves}
@@ -52,6 +47,18 @@ def of_channels(z: Tensor, target: Tensor, weight: Tensor | None, want: Want) ->
         result.spread = torch.stack([total(times(weight, off)), total(times(weight, on))], 2)
         result.every = [Event(off, 0, None), Event(on, 1, None)]
     return result
+
+
+def share_events(u: Tensor, target: Tensor) -> list[Event]:
+    """Every class of a soft target, (N, C, …). An impossible label costs nothing, however surprising."""
+    possible = u.masked_fill(target == 0, 0.0)
+    return [Event(possible[:, k], k, target[:, k]) for k in range(u.shape[1])]
+
+
+def channel_events(off: Tensor, on: Tensor, target: Tensor) -> list[Event]:
+    """The no and the yes of channels with a soft target."""
+    off, on = off.masked_fill(target == 1, 0.0), on.masked_fill(target == 0, 0.0)
+    return [Event(off, 0, 1 - target), Event(on, 1, target)]
 
 
 def missed_by_every_class(p: Tensor) -> Tensor:
