@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on this CPU then
+
 import importlib
+import zlib
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 import lossmith as ls
-from lossmith.engine import ENGINES, numba
+from lossmith.engine import ENGINES, choice
+from lossmith.engine.triton import available
 from problems import ROWS, kernels_take
 
 # The tests are many and small, and run side by side: more threads would only wait for each other.
 torch.set_num_threads(1)
 
 
+ONE_IN = 25  # of the tests with the triton engine so many run: the interpreter is slow
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all-engines", action="store_true", help="all tests with the triton engine, not some of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out tests with the triton engine: by name, so that the same run everywhere; of each test one at least."""
+    if config.getoption("--all-engines"):
+        return
+    kept, seen, left_out = [], set(), []
+    for item in items:
+        name = item.name.partition("[")[0]
+        slow = getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "triton"
+        if slow and (item.path, name) in seen and zlib.crc32(item.nodeid.encode()) % ONE_IN:
+            left_out.append(item)
+        else:
+            kept.append(item)
+            seen |= {(item.path, name)} if slow else set()
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
+
+
 class Answered(list[tuple[str, type]]):
     """The engine and the kind of question, in order."""
 
-    for_kernels = False  # whether there was one that the kernels do not refuse
+    for_kernels = False  # whether there was one that kernels do not refuse
+
+
+def kernels_answer(question) -> bool:
+    """Whether one of those that are asked for would."""
+    return any(choice._engine(name).refuses(question) is None for name in choice.KERNELS)
 
 
 @pytest.fixture
@@ -31,20 +66,23 @@ def answered(monkeypatch: pytest.MonkeyPatch) -> Answered:
 
         def answer(question, original=engine.answer, name=name):
             seen.append((name, type(question)))
-            seen.for_kernels = seen.for_kernels or numba.refuses(question) is None
+            seen.for_kernels = seen.for_kernels or kernels_answer(question)
             return original(question)
 
         monkeypatch.setattr(engine, "answer", answer)
     return seen
 
 
-@pytest.fixture(params=["plain", "fused"])
-def engine(request: pytest.FixtureRequest, answered: Answered) -> Iterator[str]:
+@pytest.fixture(params=["plain", "fused", "triton"])
+def engine(request: pytest.FixtureRequest, answered: Answered, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The test runs once with each engine, on logits of its dtype, `REAL[engine]`: the kernels take no float64.
 
-    In a property of the catalogue the kernels have to have answered, if there are any for this loss. What they cannot
-    take besides, such as float64 that is compared with float32, falls back to plain.
+    "fused" are those for a CPU; "triton" those for a GPU, in Triton's interpreter. In a property of the catalogue the
+    kernels have to have answered, if there are any for this loss. What they cannot take besides, such as float64 that
+    is compared with float32, falls back to plain.
     """
+    if request.param == "triton":
+        instead_of_numba(monkeypatch)
     with ls.use_engine("plain" if request.param == "plain" else "auto"):
         yield request.param
     names = {name for name, _ in answered}
@@ -54,7 +92,13 @@ def engine(request: pytest.FixtureRequest, answered: Answered) -> Iterator[str]:
         params = request.node.callspec.params
         if params.get("row") in ROWS:
             problem = params["problem"].name if "problem" in params else "multilabel"
-            assert not kernels_take(params["row"].name, problem), "the kernels were not asked"
+            assert not kernels_take(params["row"].name, problem, request.param), "the kernels were not asked"
+
+
+def instead_of_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The triton engine is what "auto" and "fused" mean, on a CPU too."""
+    monkeypatch.setattr(choice, "KERNELS", ("triton",))
+    monkeypatch.setattr(available, "chosen", lambda: "triton")
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,11 @@ from lossmith.bounds import Bounds, Classes, ClassPairs, Interval, Levels, OddSi
 from lossmith.losses.dense import ClassLoss, Dense
 from lossmith.names import SHARED
 
-REAL = {"plain": torch.float64, "fused": torch.float32}  # what an engine is tried on: the widest that it takes
+REAL = {
+    "plain": torch.float64,
+    "fused": torch.float32,
+    "triton": torch.float32,
+}  # what an engine is tried on: the widest that it takes
 ROWS = [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
 IGNORED = 255
 
@@ -272,8 +276,8 @@ def kernels_serve(name: str, task: str) -> bool:
 
 
 @functools.cache
-def kernels_take(name: str, problem: str) -> bool:
-    """Whether there are kernels for this loss on this problem. Where there are, tests insist on them."""
+def kernels_take(name: str, problem: str, engine: str) -> bool:
+    """Whether the kernels of an engine take this loss on this problem. Where they do, tests insist on them."""
     row, given = (
         next(one for one in some if one.name == wanted) for some, wanted in ((ROWS, name), (PROBLEMS, problem))
     )

@@ -47,8 +47,8 @@ def sums(
             r, weight, p, q = class_of(
                 x, yp, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT
             )
-            amount = times(weight, tl.load(cost + i, mask=ok, other=0.0))
-            total = tl.sum(times(amount, error_of(r, p, q, ERROR)), 0)
+            amount = tl.load(cost + i, mask=ok, other=0.0) * error_of(r, p, q, ERROR)  # 0 times NaN stays one
+            total = tl.sum(times(weight, amount), 0)
             if step > 0:
                 total += tl.load(part + c)
             tl.store(part + c, total)

@@ -98,7 +98,7 @@ def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settin
             z.numel(), xs, B=block, V=v, MODE=call.mode, SOFT=soft, NEAR=call.zs == 1, T_NEAR=call.ts == 1,
             APART=call.apart, **wants, **told,
         )  # fmt: skip
-        part = part.view(len(z), c, -1, count).sum(2, dtype=torch.float64)
+        part = part.view(len(z), c, 1 if call.apart else programs, count).sum(2, dtype=torch.float64)
         return part.transpose(1, 2).contiguous(), u
     if call.few and asked.u != EVERY:
         block, v = _tile(c, z.element_size(), call.apart)
@@ -116,7 +116,7 @@ def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settin
             many.sums, n * programs, *call.tensors, u, part, *call.strides, s, programs, steps, call.ignore, xs,
             C=c, B=WALKED, MODE=call.mode, APART=call.apart, num_warps=1, **wants, **told,
         )  # fmt: skip
-    return part.view(len(z), -1, count, c).sum(1, dtype=torch.float64), u
+    return part.view(len(z), 1 if call.apart else programs, count, c).sum(1, dtype=torch.float64), u
 
 
 def _gradient(

@@ -77,7 +77,7 @@ def _span(call: Call, how: Ranking, groups: int, z: Tensor) -> Tensor:
         largest, call.images * programs, *call.tensors, part, *call.strides, call.pixels, programs, call.ignore,
         C=call.classes, B=WALKED, MODE=call.mode, APART=call.apart, num_warps=1, **flags,
     )  # fmt: skip
-    return part.view(groups, -1, call.classes).amax(1).double()
+    return part.view(groups, max(1, call.images * programs // max(1, groups)), call.classes).amax(1).double()
 
 
 def _forward(
