@@ -1,12 +1,13 @@
 # make demo   the main job on real images: trains four losses on the same footing, writes demo/report.html
-# make test   every test
+# make test   every test; of those with the interpreted GPU kernels some
+# make test-all  those too, an hour or more
 # make check  style, types and the fast tests, in a minute
 # make bench  the benchmark: every loss against the memory floor and the rivals
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench
+.PHONY: demo test test-all check bench
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +23,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: $(VENV)/.installed
+	$(BIN)/python -m pytest -n 2 --dist worksteal --all-engines
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -41,6 +41,30 @@ def test_operations_of_the_plain_engine(text, most, shape):
     assert len(done.names) <= most, done.names
 
 
+@pytest.mark.parametrize(("text", "most"), [("ce", 30), ("dice + ce", 60), ("dice + ce + focal + tversky", 110)])
+def test_launches_of_the_triton_engine(text, most, monkeypatch):
+    """What is done inside its operators counts, and so do their kernels."""
+    from lossmith.engine.triton import operators
+
+    class Inside(Operations):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            inside = {"pass_sums": operators._sums, "pass_gradient": operators._gradient}
+            name = func.overloadpacket.__name__
+            if name not in inside:
+                return super().__torch_dispatch__(func, types, args, kwargs)
+            with self:
+                return inside[name](*args, **(kwargs or {}))
+
+    kernels = []
+    monkeypatch.setattr(operators, "launch", lambda kernel, *given, **told: kernels.append(kernel))
+    logits = logits_of(2, 3, 8, 8).float().requires_grad_()
+    with ls.use_engine("triton"), Inside() as done:
+        ls.parse(text)(logits, labels_of(3, 2, 8, 8, ignore=False)).backward()
+    launched = [name for name in done.names if not name.startswith(("empty", "new_empty", "_version"))]
+    assert len(kernels) == 2
+    assert len(launched) + len(kernels) <= most, launched
+
+
 def test_a_setting_that_is_assigned_holds_from_the_next_call():
     """What is known before a call is kept from call to call, but no longer than it is true."""
     logits, labels = logits_of(2, 3, 50).float(), labels_of(3, 2, 50, ignore=False)

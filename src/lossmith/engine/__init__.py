@@ -7,6 +7,7 @@ else.
 An engine is a folder here with two functions, `refuses` and `answer` (see `contract.Engine`), and a name in `ENGINES`:
 
 * `numba`: kernels for float32, bfloat16 and float16 tensors on a CPU.
+* `triton`: kernels for the same on a GPU.
 * `plain`: ordinary torch. Any device and dtype, differentiable twice, traceable, vmappable; it answers everything.
 
 `ask` puts a question to the engines that the user chose, with `use_engine`.
