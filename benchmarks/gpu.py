@@ -349,7 +349,12 @@ def speed(text: str, shape: Shape, words: str, rounds: int, until: float) -> dic
             with torch.profiler.profile() as seen:
                 once(call, z, cold=False)
             kernels = sum(event.device_type == torch.autograd.DeviceType.CUDA for event in seen.events())
-            found[name] = {"step ms": step, "extra MB": peak / 1e6, "launches": kernels, "value": float(call(z).sum())}
+            found[name] = {
+                "step ms": step,
+                "extra MB": peak / 1e6,
+                "launches": kernels,
+                "value": float(call(z).detach().sum()),
+            }
         except Exception as error:  # out of memory, mostly
             found[name] = {"error": repr(error)[:300]}
             del calls[name]
