@@ -359,6 +359,16 @@ def test_compilers_see_one_node(text):
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("text", ["dice + ce", "focal(gamma=1.5)", "ce(label_smoothing=0.1)", "lovasz(bins=4)"])
+def test_compilers_may_know_sizes_and_settings_as_symbols(text):
+    torch._dynamo.reset()
+    loss = ls.parse(text)
+    compiled = torch.compile(lambda z, y: loss(z, y), fullgraph=True, backend="aot_eager", dynamic=True)
+    for width in (6, 4):
+        logits, labels = logits_of(2, 3, 5, width).float(), labels_of(3, 2, 5, width, ignore=False)
+        torch.testing.assert_close(compiled(logits, labels), loss(logits, labels))
+
+
 def test_export():
     class Step(torch.nn.Module):
         def __init__(self) -> None:

@@ -39,12 +39,15 @@ def jaccard(foreground: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
     foreground, it adds Δ(F+f, B+b) − Δ(F, B) = f · ½ (1/(n+B) + 1/(n+B+b)) + b · (n−F−f/2) / ((n+B) (n+B+b)): the mean
     of the orders "foreground first" and "background first". Without foreground the largest error pays all.
     """
-    total, ahead = foreground.sum(-1, keepdim=True), _before(background)
+    total, ahead, found = (
+        wide(x) for x in (foreground.sum(-1, keepdim=True), _before(background), _before(foreground))
+    )
+    foreground, background = wide(foreground), wide(background)  # whole numbers are added up as such
     union = torch.where(total == 0, 1.0, total) + ahead
     after = union + background
     product = union * after
     of_foreground = (union + after) / (2 * product)
-    of_background = (total - (_before(foreground) + foreground / 2)) / product
+    of_background = (total - (found + foreground / 2)) / product
     if not can_look(total) or bool((total == 0).any()):
         alone = (ahead == 0) / torch.where(background == 0, 1.0, background)
         of_background = torch.where(total == 0, alone, of_background)
@@ -54,12 +57,13 @@ def jaccard(foreground: Tensor, background: Tensor) -> tuple[Tensor, Tensor]:
 def weigh(histogram: Tensor, span: Tensor) -> tuple[Tensor, Tensor]:
     """The losses (G, C), and what a unit of weight is charged in each slot, from the histogram (G, C, 2, slots).
 
-    Of the two, 0 is background and 1 foreground. `span` is the largest error, (G, C): the last level.
+    Of the two, 0 is background and 1 foreground; the weights may be whole numbers. `span` is the largest error, (G, C):
+    the last level.
     """
     background, foreground = histogram.flip(-1).unbind(2)
     of_foreground, of_background = jaccard(foreground, background)
     bins = histogram.shape[-1] - EXTRA
-    level = torch.arange(bins, -1, -1, dtype=histogram.dtype, device=histogram.device) / bins
+    level = torch.arange(bins, -1, -1, dtype=span.dtype, device=histogram.device) / bins
     share = (foreground * of_foreground + background * of_background)[..., 1:-1]
     broken = histogram[..., -1].sum(2) != 0
     losses = torch.where(broken, torch.nan, span * (share * level).sum(-1))

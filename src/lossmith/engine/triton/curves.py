@@ -17,8 +17,9 @@ FOCAL, POWER, CONSERVATIVE, SIGNED_CONSERVATIVE = (
 
 def kind_of(curve: Curve) -> int:
     """What a kernel is told beside x."""
-    if type(curve) is Focal and curve.x in range(WHOLE):
-        return int(curve.x)
+    for whole in range(WHOLE):  # one by one: compilers may know x as a symbol, which they can compare
+        if type(curve) is Focal and curve.x == whole:
+            return whole
     return WHOLE + KINDS.index(type(curve))
 
 

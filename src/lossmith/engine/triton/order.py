@@ -100,7 +100,7 @@ def _forward(
     )  # fmt: skip
     counted = counts.sum(0).view(groups, call.classes, 2, slots)
     counted[..., 1] += totals - counted.sum(3)
-    losses, table = plain.weigh(counted.double(), span)
+    losses, table = plain.weigh(counted, span)
     return losses, counted[:, :, 1].sum(2).double(), span, factor, table
 
 
