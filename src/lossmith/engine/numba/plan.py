@@ -102,7 +102,7 @@ class Plan:
         self.want = want
         images, channels, *space = shape
         pixels, hard = math.prod(space), len(target[1]) < len(shape)
-        self.pixels = pixels
+        self.images, self.pixels = images, pixels
         self.soft = task == "multiclass" and not hard
         self.hard_softmax = task == "multiclass" and hard
         self.scores = self.hard_softmax and pixels == 1 and pixel_is_image
@@ -115,7 +115,7 @@ class Plan:
 
         self.rows = _rows(task, want)
         labels = 1 if task == "multiclass" else 2
-        self.table_shape = (images, px.CURVES + labels * len(want.curves), channels)
+        self.table_rows = px.CURVES + labels * len(want.curves)
         self.u_shape = (images, *space) if self.hard_softmax else tuple(shape)
         self.rows_shape = (3, channels, LANES) if self.soft else (channels, LANES)
 
@@ -146,6 +146,14 @@ class Plan:
                 weight, sample = np.where(sample != 0, weight if len(weight) else np.float32(1), np.float32(0)), NOTHING
         known = px.Known(self.target.field(problem.target), weight, sample, self.ignore)
         return self.grid, self.logits.field(problem.logits), known, *self.one_vs_rest
+
+    def table(self, units: int, dtype: type[np.floating[Any]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """A row of zeros for each sum, unit and class: as the kernels take it, and the same with the rows first."""
+        if self.scores:
+            table = np.zeros((self.table_rows, units, self.grid.channels), dtype)
+            return table, table
+        table = np.zeros((units, self.table_rows, self.grid.channels), dtype)
+        return table, table.swapaxes(0, 1)
 
     def run(
         self, kernel: Callable[..., None], arguments: tuple[Any, ...], scratch: Callable[[], tuple[Any, ...]]

@@ -1,7 +1,8 @@
 """Sums and gradient under a softmax where an image is a single pixel: logits (N, C) and hard labels.
 
 The formulas are those of `softmax.py`. There a block is part of one image, and 63 of its lanes would be padding; here
-every lane is an image, so that the sums are not summed, and the upstream gradients differ from lane to lane.
+every lane is an image, so that the sums are not summed, and the upstream gradients differ from lane to lane. The table
+of sums, as large as the logits for each row, begins with the row: memory of rows that nobody wants is never touched.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ from .softmax import exponentiate, finish_pixels, load_chances, surprise
 @njit(**FAST)
 def add_each(values, block, row, c, table):
     for i in range(block.size):
-        table[block.begin + i, row, c] += values[i]
+        table[row, block.begin + i, c] += values[i]
 
 
 @njit(**FAST)
 def add_each_by_label(values, label, block, row, table):
     for i in range(block.size):
-        table[block.begin + i, row, np.int64(label[i])] += values[i]
+        table[row, block.begin + i, np.int64(label[i])] += values[i]
 
 
 @njit(**FAST)
@@ -68,7 +69,7 @@ def load_each(table, block, row, c, out):
     for i in range(GROUP * block.groups):
         out[i] = ZERO
     for i in range(block.size):
-        out[i] = table[block.begin + i, row, c]
+        out[i] = table[row, block.begin + i, c]
 
 
 @njit(**FAST)
@@ -76,13 +77,13 @@ def load_each_by_label(table, label, block, row, out):
     for i in range(GROUP * block.groups):
         out[i] = ZERO
     for i in range(block.size):
-        out[i] = table[block.begin + i, row, np.int64(label[i])]
+        out[i] = table[row, block.begin + i, np.int64(label[i])]
 
 
 @njit(**PASTED)
 def add_scores(ask, rows, lane, block, table):
     groups = block.groups
-    for row in range(table.shape[1]):
+    for row in range(table.shape[0]):
         if row == T:
             for i in range(GROUP * groups):
                 lane[VALUE, i] = lane[WEIGHT, i]
@@ -175,7 +176,7 @@ def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstre
                 for i in range(block.size):
                     spread = ZERO
                     for c in range(grid.channels):
-                        spread += upstream[begin + i, SPREAD, c]
+                        spread += upstream[SPREAD, begin + i, c]
                     lane[SLOPE, i] = spread
             for i in range(lanes):
                 weight, hit, miss, scale = lane[WEIGHT, i], lane[HIT, i], lane[MISS, i], lane[SCALE, i]
