@@ -46,7 +46,8 @@ class Layout(NamedTuple):
         """Images of one pixel as the pixels of one image."""
         return self._replace(image=0, pixel=None if self.image == 1 else self.image)
 
-    def field(self, tensor: Tensor) -> px.Field:
+    def field(self, tensor: Tensor) -> tuple[np.ndarray[Any, Any], int, int, int | None]:
+        """What a kernel takes for a `px.Field`."""
         tensor = tensor.detach()
         if self.cast is not None:
             tensor = tensor.to(self.cast)
@@ -56,7 +57,7 @@ class Layout(NamedTuple):
             tensor = tensor.as_strided((self.extent,), (1,))
         if self.bits is not None:
             tensor = tensor.view(self.bits)
-        return px.Field(tensor.numpy().reshape(-1), self.image, self.channel, self.pixel)
+        return tensor.numpy().reshape(-1), self.image, self.channel, self.pixel
 
 
 def _layout(dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], *, channels: bool = True) -> Layout:
@@ -123,7 +124,8 @@ class Plan:
         self.one_vs_rest = () if task == "multiclass" else (hard and task == "multilabel",)
         shapes = np.array([(KINDS.index(type(c)), c.x) for c in want.curves], np.float32)
         straight = all(c.straight for c in want.curves)
-        self.ask = px.Ask(want.errors, want.squares, want.spread, len(want.curves), None if straight else shapes)
+        ask = px.Ask(want.errors, want.squares, want.spread, len(want.curves), None if straight else shapes)
+        self.ask = tuple(ask)
         self.kernels: Any = sigmoid if task != "multiclass" else soft if self.soft else softmax
 
         # Memory that is never touched costs nothing; a tensor on "meta" would import 500 modules.
@@ -144,8 +146,8 @@ class Plan:
             sample = problem.sample.detach().float().contiguous().numpy()
             if self.scores:
                 weight, sample = np.where(sample != 0, weight if len(weight) else np.float32(1), np.float32(0)), NOTHING
-        known = px.Known(self.target.field(problem.target), weight, sample, self.ignore)
-        return self.grid, self.logits.field(problem.logits), known, *self.one_vs_rest
+        known = (self.target.field(problem.target), weight, sample, self.ignore)
+        return tuple(self.grid), self.logits.field(problem.logits), known, *self.one_vs_rest
 
     def table(self, units: int, dtype: type[np.floating[Any]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """A row of zeros for each sum, unit and class: as the kernels take it, and the same with the rows first."""

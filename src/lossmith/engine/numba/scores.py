@@ -34,6 +34,8 @@ from .pixels import (
     SPREAD,
     VALUE,
     WEIGHT,
+    Ask,
+    Field,
     T,
     U,
     block_of,
@@ -42,6 +44,7 @@ from .pixels import (
     load_rows,
     load_upstream,
     load_weights,
+    named,
     reset_limits,
     save,
     save_limits,
@@ -112,6 +115,8 @@ def add_scores(ask, rows, lane, block, table):
 
 @kernel(**KERNEL)
 def sums(start, stop, rows, lane, grid, logits, known, ask, table, limits, u):
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
     for chunk in range(start, stop):
         _, first, end = share_of(grid, chunk)
         reset_limits(lane)
@@ -143,6 +148,9 @@ def sums(start, stop, rows, lane, grid, logits, known, ask, table, limits, u):
 @kernel(**KERNEL)
 def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):
     """`label_pull`, `region_push` and `class_gradient` of `softmax.py`; SLOPE is what is there one number, `spread`."""
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
+    out = Field(*out)
     for chunk in range(start, stop):
         _, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):

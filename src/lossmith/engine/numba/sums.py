@@ -143,7 +143,8 @@ def _range(limits: np.ndarray[Any, Any]) -> tuple[float, float]:
 
 
 def _gather(by_row: np.ndarray[Any, Any], rows: list[int]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(by_row[rows[0]] if len(rows) == 1 else np.moveaxis(by_row[rows], 0, 2)))
+    values = by_row[rows[0]] if len(rows) == 1 else np.moveaxis(by_row[rows], 0, 2)
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 def _gradient(problem: Problem, plan: Plan, upstream_u: Tensor | None, upstream: tuple[Tensor | None, ...]) -> Tensor:
