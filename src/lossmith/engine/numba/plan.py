@@ -116,7 +116,7 @@ class Plan:
 
         self.rows = _rows(task, want)
         labels = 1 if task == "multiclass" else 2
-        self.table_rows = px.CURVES + labels * len(want.curves)
+        self.t, self.table_rows = px.T, px.CURVES + labels * len(want.curves)
         self.u_shape = (images, *space) if self.hard_softmax else tuple(shape)
         self.rows_shape = (3, channels, LANES) if self.soft else (channels, LANES)
 
@@ -135,6 +135,10 @@ class Plan:
         self.out = _layout(*self._out)
         if self.scores:
             self.kernels = scores
+            at = scores.rows_of.py_func(ask)
+            for name, (row,) in self.rows.items():
+                self.rows[name] = [at.curves + row - px.CURVES if isinstance(name, Curve) else getattr(at, name)]
+            self.t, self.table_rows = at.t, at.t + 1
             self.logits, self.target, self.out = (x.by_image() for x in (self.logits, self.target, self.out))
 
     def shown(self, problem: Problem) -> tuple[Any, ...]:

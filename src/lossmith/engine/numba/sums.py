@@ -126,9 +126,9 @@ def _forward(problem: Problem, plan: Plan, constants: list[Any]) -> tuple[Tensor
         by_row = partial.reshape(plan.images, -1, *partial.shape[1:]).sum(1).swapaxes(0, 1)
     complete = problem.weight is None and problem.sample is None and problem.logits.numel() > 0
     if plan.hard_softmax:  # a pixel is of one class: what all classes have is what all pixels weigh
-        t = tt = torch.from_numpy(by_row[px.T])
+        t = tt = torch.from_numpy(by_row[plan.t])
         n = None
-        complete = complete and bool(by_row[px.T].sum() == plan.images * plan.pixels)
+        complete = complete and bool(by_row[plan.t].sum() == plan.images * plan.pixels)
     else:
         n, t, tt = (torch.from_numpy(by_row[row]) for row in (px.N, px.T, px.TT))
         complete = complete and bool((by_row[px.N] == plan.pixels).all())
