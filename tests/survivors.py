@@ -278,7 +278,6 @@ LATER = {
     "LogCoshDiceLoss.formula",
     "Loss._planned",
     "Loss.reduce",
-    "Loss.slot_of_sum",
     "OhemCrossEntropyLoss.hardest",
     "PixelLoss.by_label",
     "PixelLoss.label_sums",
