@@ -135,6 +135,11 @@ class Loss(Settings):
     def suits(self, batch: Any) -> None:
         """Raises a ValueError that names a setting which would have no effect on this input."""
 
+    @property
+    def slot_of_sum(self) -> str:
+        """The slot of its first term."""
+        return self.terms[0][1].slot
+
     def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """Reads the call: one batch per slot."""
         plan = self._plan()
@@ -177,7 +182,7 @@ class Loss(Settings):
         }
         formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
         takes = frozenset().union(*(term.takes for _, term in terms))
-        addends = [(addend.terms[0][1].slot, addend) for _, addend in self.addends]
+        addends = [(addend.slot_of_sum, addend) for _, addend in self.addends]
         return _Plan(changes(), who, terms, addends, slots, takes, formats)
 
     def _who(self) -> str:
@@ -248,7 +253,7 @@ class _Plan(NamedTuple):
     changes: int  # when it was made
     who: str
     terms: list[tuple[Weight, Loss]]
-    addends: list[tuple[str, Loss]]  # with the slot of its first term, whose input has to suit it
+    addends: list[tuple[str, Loss]]  # with its `slot_of_sum`, whose input has to suit it
     slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
     takes: frozenset[str]
     formats: frozenset[str]
