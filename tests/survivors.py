@@ -40,6 +40,7 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     ),
     "EIoULoss.reads: ['iou'] if self.focal > 0 else [] -> ['iou']": "to read more than needed costs time only",
     "EntropyLoss.pixels: 700.0 -> 701.0": "e^-700 is 0 beside anything",
+    "fit: target if target.shape == labels else target.reshape(labels) -> target.reshape(labels)": "a shortcut",
     "Focal.__call__: u if self.straight else power(-torch.expm1(-u), self.x) * u -> "
     "power(-torch.expm1(-u), self.x) * u": ("a shortcut: x ** 0 · u is u"),
     "Focal.slope: 0 -> 1": "is multiplied by a power of 0, or by an exponent of 0",

@@ -128,8 +128,8 @@ class Loss(Settings):
         if call or not all(type(x) is Tensor for x in inputs):
             inputs, call = unwrapped(plan.who, (inputs, call), plan.formats)
         batches = self.open(inputs, call)
-        for _, addend in plan.addends:
-            addend.suits(batches[addend.slot_of_sum])
+        for slot, addend in plan.addends:
+            addend.suits(batches[slot])
         return plan, batches
 
     def suits(self, batch: Any) -> None:
@@ -145,7 +145,9 @@ class Loss(Settings):
         plan = self._plan()
         slots, who = plan.slots, plan.who
         pairs = by_slot(who, self, list(slots), inputs, call)
-        options = {k: v for k, v in call.items() if k not in slots} if call else call
+        if not call:
+            return {slot: inputs_of(reading, *pairs[slot]) for slot, (inputs_of, reading, _) in slots.items()}
+        options = {k: v for k, v in call.items() if k not in slots}
         for key in options.keys() - plan.takes:
             some = f"it takes {', '.join(sorted(plan.takes))}" if plan.takes else "it takes no keywords"
             raise TypeError(f"{self!r} takes no {key!r} in a call; {some}")
@@ -180,7 +182,8 @@ class Loss(Settings):
         }
         formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
         takes = frozenset().union(*(term.takes for _, term in terms))
-        return _Plan(changes(), who, terms, self.addends, slots, takes, formats)
+        addends = [(addend.slot_of_sum, addend) for _, addend in self.addends]
+        return _Plan(changes(), who, terms, addends, slots, takes, formats)
 
     def _who(self) -> str:
         return " + ".join(dict.fromkeys(type(term).__name__ for _, term in self.terms))
@@ -250,7 +253,7 @@ class _Plan(NamedTuple):
     changes: int  # when it was made
     who: str
     terms: list[tuple[Weight, Loss]]
-    addends: list[tuple[Weight, Loss]]
+    addends: list[tuple[str, Loss]]  # with its `slot_of_sum`, whose input has to suit it
     slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
     takes: frozenset[str]
     formats: frozenset[str]

@@ -40,4 +40,4 @@ class Images:
         total = self.total(amount)
         if isinstance(weight, Tensor):
             return ratio(total, self.total(weight))
-        return total / weight if weight else total
+        return total / float(weight) if weight else total  # torch converts an integer, forward and backward

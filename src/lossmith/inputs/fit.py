@@ -63,7 +63,7 @@ def fit(
             f"{who}: a bool mask {shape(target)} for {c} classes is ambiguous: as labels of the classes 0 and 1 it is "
             f"mask.long(); one mask for all {c} channels is {mask}.expand_as(logits) with task='multilabel'"
         )
-    target = target.reshape(labels)
+    target = target if target.shape == labels else target.reshape(labels)
     if target.is_floating_point():
         target = _whole(who, target, c, ignore_index)
     return target, task or "multiclass"

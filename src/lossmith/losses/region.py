@@ -48,9 +48,9 @@ class RegionLoss(ClassLoss):
         )
 
 
-def missed(miss: Tensor, hit: Tensor, smooth: float = 0.0) -> Tensor:
-    """1 − (hit + ε) / (hit + ε + miss), exact near perfection; 0 where there is neither."""
-    total = hit + miss
+def missed(miss: Tensor, hit: Tensor, smooth: float = 0.0, times: int = 1) -> Tensor:
+    """1 − (n hit + ε) / (n hit + ε + miss), exact near perfection; 0 where there is neither. A hit counts n times."""
+    total = torch.add(miss, hit, alpha=times)
     return miss / (total + smooth) if smooth > TINY else ratio(miss, total)
 
 
@@ -83,7 +83,7 @@ class DiceLoss(RegionLoss):
         return Want(errors=True, squares=self.squared)
 
     def formula(self, s: Sums) -> Tensor:
-        return missed(s.squared_error if self.squared else s.fp + s.fn, 2 * s.tp, self.smooth)
+        return missed(s.squared_error if self.squared else s.fp + s.fn, s.tp, self.smooth, times=2)
 
 
 class JaccardLoss(RegionLoss):
@@ -234,7 +234,7 @@ class LogCoshDiceLoss(RegionLoss):
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
-        dice = missed(s.fp + s.fn, 2 * s.tp, self.smooth)
+        dice = missed(s.fp + s.fn, s.tp, self.smooth, times=2)
         return torch.log1p(2 * torch.sinh(dice / 2) ** 2)  # ln cosh, exact near 0
 
 

@@ -24,11 +24,13 @@ from .pixels import (
     TARGET,
     VALUE,
     WEIGHT,
+    Field,
     P,
     Q,
     block_of,
     clear_ignored,
     load_weights,
+    named,
     share_of,
     store,
 )
@@ -89,6 +91,7 @@ def class_errors(lane, row, mine, groups):
 
 @kernel(**KERNEL)
 def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots):
+    grid, logits, known = named(grid, logits, known)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         g = image if slots.per_image else 0
@@ -105,6 +108,8 @@ def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid,
 @kernel(**KERNEL)
 def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots, table, out):
     """∂/∂z_k = p_k (q_k − Σ p q), where q is what the table charges: for the label − that, and without cancellation."""
+    grid, logits, known = named(grid, logits, known)
+    out = Field(*out)
     p, q = rows[0], rows[1]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -161,6 +166,7 @@ def channel_errors(hinge, lane, groups):
 @kernel(**KERNEL)
 def largest_errors(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, largest):
     """Of a hinge, per chunk and channel; at least 0, NaN left out."""
+    grid, logits, known = named(grid, logits, known)
     top = rows[0]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -184,6 +190,7 @@ def largest_errors(start, stop, rows, lane, places, amounts, histogram, grid, lo
 def sigmoid_histogram(
     start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots
 ):
+    grid, logits, known = named(grid, logits, known)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         g = image if slots.per_image else 0
@@ -202,6 +209,8 @@ def sigmoid_histogram(
 def sigmoid_charge(
     start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots, table, out
 ):
+    grid, logits, known = named(grid, logits, known)
+    out = Field(*out)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         g = image if slots.per_image else 0

@@ -47,7 +47,8 @@ class Layout(NamedTuple):
         """Images of one pixel as the pixels of one image."""
         return self._replace(image=0, pixel=None if self.image == 1 else self.image)
 
-    def field(self, tensor: Tensor) -> px.Field:
+    def field(self, tensor: Tensor) -> tuple[np.ndarray[Any, Any], int, int, int | None]:
+        """What a kernel takes for a `px.Field`."""
         tensor = tensor.detach()
         if self.cast is not None:
             tensor = tensor.to(self.cast)
@@ -57,7 +58,7 @@ class Layout(NamedTuple):
             tensor = tensor.as_strided((self.extent,), (1,))
         if self.bits is not None:
             tensor = tensor.view(self.bits)
-        return px.Field(tensor.numpy().reshape(-1), self.image, self.channel, self.pixel)
+        return tensor.numpy().reshape(-1), self.image, self.channel, self.pixel
 
 
 def _layout(dtype: torch.dtype, shape: tuple[int, ...], stride: tuple[int, ...], *, channels: bool = True) -> Layout:
@@ -89,7 +90,7 @@ class Plan:
         self.want = want
         images, channels, *space = shape
         pixels, hard = math.prod(space), len(target[1]) < len(shape)
-        self.pixels = pixels
+        self.images, self.pixels = images, pixels
         self.soft = task == "multiclass" and not hard
         self.hard_softmax = task == "multiclass" and hard
         self.scores = self.hard_softmax and pixels == 1 and pixel_is_image
@@ -102,7 +103,7 @@ class Plan:
 
         self.rows = _rows(task, want)
         labels = 1 if task == "multiclass" else 2
-        self.table_shape = (images, px.CURVES + labels * len(want.curves), channels)
+        self.t, self.table_rows = px.T, px.CURVES + labels * len(want.curves)
         self.u_shape = (images, *space) if self.hard_softmax else tuple(shape)
         self.rows_shape = (3, channels, LANES) if self.soft else (channels, LANES)
 
@@ -110,7 +111,8 @@ class Plan:
         self.one_vs_rest = () if task == "multiclass" else (hard and task == "multilabel",)
         shapes = np.array([(KINDS.index(type(c)), c.x) for c in want.curves], np.float32)
         straight = all(c.straight for c in want.curves)
-        self.ask = px.Ask(want.errors, want.squares, want.spread, len(want.curves), None if straight else shapes)
+        ask = px.Ask(want.errors, want.squares, want.spread, len(want.curves), None if straight else shapes)
+        self.ask = tuple(ask)
         self.kernels: Any = sigmoid if task != "multiclass" else soft if self.soft else softmax
 
         # Memory that is never touched costs nothing; a tensor on "meta" would import 500 modules.
@@ -120,6 +122,10 @@ class Plan:
         self.out = _layout(*self._out)
         if self.scores:
             self.kernels = scores
+            at = scores.rows_of.py_func(ask)
+            for name, (row,) in self.rows.items():
+                self.rows[name] = [at.curves + row - px.CURVES if isinstance(name, Curve) else getattr(at, name)]
+            self.t, self.table_rows = at.t, at.t + 1
             self.logits, self.target, self.out = (x.by_image() for x in (self.logits, self.target, self.out))
 
     def shown(self, problem: Problem) -> tuple[Any, ...]:
@@ -131,8 +137,16 @@ class Plan:
             sample = problem.sample.detach().float().contiguous().numpy()
             if self.scores:
                 weight, sample = np.where(sample != 0, weight if len(weight) else np.float32(1), np.float32(0)), NOTHING
-        known = px.Known(self.target.field(problem.target), weight, sample, self.ignore)
-        return self.grid, self.logits.field(problem.logits), known, *self.one_vs_rest
+        known = (self.target.field(problem.target), weight, sample, self.ignore)
+        return tuple(self.grid), self.logits.field(problem.logits), known, *self.one_vs_rest
+
+    def table(self, units: int, dtype: type[np.floating[Any]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """A row of zeros for each sum, unit and class: as the kernels take it, and the same with the rows first."""
+        if self.scores:
+            table = np.zeros((self.table_rows, units, self.grid.channels), dtype)
+            return table, table
+        table = np.zeros((units, self.table_rows, self.grid.channels), dtype)
+        return table, table.swapaxes(0, 1)
 
     def run(
         self, kernel: Callable[..., None], arguments: tuple[Any, ...], scratch: Callable[[], tuple[Any, ...]]

@@ -44,6 +44,8 @@ from .pixels import (
     VALUE,
     WEIGHT,
     YES,
+    Ask,
+    Field,
     N,
     P,
     Q,
@@ -55,6 +57,7 @@ from .pixels import (
     load,
     load_upstream,
     load_weights,
+    named,
     reset_limits,
     save,
     save_limits,
@@ -153,6 +156,8 @@ def sigmoid_events(lane, groups):
 
 @kernel(**KERNEL)
 def sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial, limits, u):
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         reset_limits(lane)
@@ -178,6 +183,9 @@ def sums(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, partial
 @kernel(**KERNEL)
 def gradient(start, stop, rows, lane, grid, logits, known, one_vs_rest, ask, upstream, upstream_u, out):
     """With a = z for "no" and −z for "yes", ∂/∂a = o (h + share · (1−o) (G + 2 o G2)), where h = w ∂/∂u."""
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
+    out = Field(*out)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):

@@ -31,6 +31,8 @@ from .pixels import (
     U_YES,
     WEIGHT,
     YES,
+    Ask,
+    Field,
     P,
     Q,
     block_of,
@@ -40,6 +42,7 @@ from .pixels import (
     load,
     load_rows,
     load_weights,
+    named,
     reset_limits,
     save_limits,
     share_of,
@@ -90,6 +93,8 @@ def soft_event(lane, groups, mine, exps, share, depth):
 
 @kernel(**KERNEL)
 def sums(start, stop, scratch, lane, grid, logits, known, ask, partial, limits):
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
     rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
@@ -109,6 +114,9 @@ def gradient(start, stop, scratch, lane, grid, logits, known, ask, upstream, out
 
     For the likeliest class, where this would cancel: p (q (1−p) − Σ_others p q) + p Σ_others h − h (1−p).
     """
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
+    out = Field(*out)
     rows, shares, depth = scratch[0], scratch[1], scratch[2]
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)

@@ -29,6 +29,8 @@ from .pixels import (
     SPREAD,
     VALUE,
     WEIGHT,
+    Ask,
+    Field,
     T,
     U,
     block_of,
@@ -37,6 +39,7 @@ from .pixels import (
     load_rows,
     load_upstream,
     load_weights,
+    named,
     reset_limits,
     save,
     save_limits,
@@ -172,6 +175,8 @@ def add_softmax(ask, rows, lane, groups, out):
 
 @kernel(**KERNEL)
 def sums(start, stop, rows, lane, grid, logits, known, ask, partial, limits, u):
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         reset_limits(lane)
@@ -289,6 +294,9 @@ def class_gradient(ask, row, mine, lane, groups, upstream):
 
 @kernel(**KERNEL)
 def gradient(start, stop, rows, lane, grid, logits, known, ask, upstream, upstream_u, out):
+    grid, logits, known = named(grid, logits, known)
+    ask = Ask(*ask)
+    out = Field(*out)
     for chunk in range(start, stop):
         image, first, end = share_of(grid, chunk)
         for begin in range(first, end, LANES):

@@ -91,25 +91,25 @@ class _Sums(torch.autograd.Function):
 
 def _forward(problem: Problem, plan: Plan, constants: list[Any]) -> tuple[Tensor, ...]:
     """u, if it is wanted, and the sums. Into constants: n, t, tt, the target's range, whether all pixels count as 1."""
-    images, rows, channels = plan.table_shape
-    partial = np.zeros((images if plan.scores else plan.chunks, rows, channels))
+    partial, by_row = plan.table(plan.images if plan.scores else plan.chunks, np.float64)
     limits = np.empty((plan.chunks, 2))
     u = fresh(*plan.u_shape) if plan.want.u else None
     flat_u = () if plan.soft else (NOTHING if u is None else u.numpy().reshape(-1),)
     plan.run(plan.kernels.sums, (*plan.shown(problem), plan.ask, partial, limits, *flat_u), plan.scratch)
 
-    table = partial if len(partial) == images else partial.reshape(images, -1, rows, channels).sum(1)
+    if by_row.shape[1] != plan.images:
+        by_row = partial.reshape(plan.images, -1, *partial.shape[1:]).sum(1).swapaxes(0, 1)
     complete = problem.weight is None and problem.sample is None and problem.logits.numel() > 0
     if plan.hard_softmax:  # a pixel is of one class: what all classes have is what all pixels weigh
-        t = tt = torch.from_numpy(table[:, px.T])
+        t = tt = torch.from_numpy(by_row[plan.t])
         n = None
-        complete = complete and bool(table[:, px.T].sum() == images * plan.pixels)
+        complete = complete and bool(by_row[plan.t].sum() == plan.images * plan.pixels)
     else:
-        n, t, tt = (torch.from_numpy(table[:, row]) for row in (px.N, px.T, px.TT))
-        complete = complete and bool((table[:, px.N] == plan.pixels).all())
+        n, t, tt = (torch.from_numpy(by_row[row]) for row in (px.N, px.T, px.TT))
+        complete = complete and bool((by_row[px.N] == plan.pixels).all())
     low, high = limits[0].tolist() if len(limits) == 1 else _range(limits)
     constants += n, t, tt, (low, high) if low <= high else (0.0, 0.0), complete
-    sums = [_gather(table, rows) for rows in plan.rows.values()]
+    sums = [_gather(by_row, rows) for rows in plan.rows.values()]
     return tuple(sums) if u is None else (u, *sums)
 
 
@@ -117,19 +117,17 @@ def _range(limits: np.ndarray[Any, Any]) -> tuple[float, float]:
     return float(limits[:, 0].min(initial=np.inf)), float(limits[:, 1].max(initial=-np.inf))
 
 
-def _gather(table: np.ndarray[Any, Any], rows: list[int]) -> Tensor:
-    one = len(rows) == 1
-    return torch.from_numpy(table[:, rows[0]].copy() if one else np.ascontiguousarray(table[:, rows].swapaxes(1, 2)))
+def _gather(by_row: np.ndarray[Any, Any], rows: list[int]) -> Tensor:
+    values = by_row[rows[0]] if len(rows) == 1 else np.moveaxis(by_row[rows], 0, 2)
+    return torch.from_numpy(np.ascontiguousarray(values))
 
 
 def _gradient(problem: Problem, plan: Plan, upstream_u: Tensor | None, upstream: tuple[Tensor | None, ...]) -> Tensor:
-    wide = np.zeros(plan.table_shape)
+    table, by_row = plan.table(plan.images, np.float32)
     for rows, g in zip(plan.rows.values(), upstream, strict=True):
         if g is not None:
-            values = g.detach().resolve_neg().numpy()
-            for i, row in enumerate(rows):
-                wide[:, row] = values if len(rows) == 1 else values[..., i]
-    table = torch.from_numpy(wide).float().numpy()  # by torch: NumPy would warn of what becomes infinite
+            for i, row in enumerate(rows):  # by torch: NumPy would warn of what becomes infinite
+                torch.from_numpy(by_row[row]).copy_(g if len(rows) == 1 else g.select(-1, i))
     flat_u = (
         () if plan.soft else (NOTHING if upstream_u is None else upstream_u.detach().contiguous().numpy().reshape(-1),)
     )
