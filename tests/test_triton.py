@@ -89,8 +89,10 @@ def test_classes_side_by_side(classes):
     labels = labels_of(min(classes, 255), 6)
     assert_right(loss, logits_of(6, classes).float(), labels)
     assert_right(ls.parse("ohem", ignore_index=255), logits_of(6, classes).float(), labels)
-    last = logits_of(2, classes, 3, 2).float().to(memory_format=torch.channels_last)
-    assert_right(loss, last, labels_of(min(classes, 255), 2, 3, 2), weight=torch.rand(2, 3, 2))
+    last = logits_of(2, classes, 3, 4).float().to(memory_format=torch.channels_last)
+    for some in (last, last[..., 1:3], last[:1].expand(2, -1, -1, -1)):  # of two strides one is copied
+        labels = labels_of(min(classes, 255), 2, *some.shape[2:])
+        assert_right(loss, some, labels, weight=torch.rand(labels.shape))
 
 
 @pytest.mark.parametrize("task", ["multiclass", "soft", "multilabel", "multilabel soft", "rest", "binary"])

@@ -62,9 +62,7 @@ class Call:
 
     def output(self, z: Tensor) -> tuple[Tensor, int, int, int]:
         """Memory for the gradient, laid out like the logits, with its strides."""
-        out = torch.empty_like(z)
-        if pixel_stride(out.shape[2:], out.stride()[2:]) is None:
-            out = torch.empty_like(z, memory_format=torch.contiguous_format)
+        out = like(z)
         _, on, oc, os = flat(out)
         return (out, 0, oc, on) if self.apart else (out, on, oc, os)
 
@@ -74,6 +72,18 @@ class Call:
         steps = max(1, min(SHARE, self.pixels * self.images * rows // (block * FROM)))
         steps = 1 if self.apart else steps
         return -(-self.pixels // (block * steps)), steps
+
+
+def like(z: Tensor) -> Tensor:
+    """Memory laid out like the logits, with pixels that can be walked with one stride."""
+    out = torch.empty_like(z)
+    walked = pixel_stride(out.shape[2:], out.stride()[2:]) is not None
+    return out if walked else torch.empty_like(z, memory_format=torch.contiguous_format)
+
+
+def side_by_side(z: Tensor) -> bool:
+    """Whether the classes of a pixel are neighbours, in the logits as the kernels read them and in their gradient."""
+    return all(pixel_stride(x.shape[2:], x.stride()[2:]) is not None and x.stride(1) == 1 for x in (z, like(z)))
 
 
 def flat(t: Tensor) -> tuple[Tensor, int, int, int]:

@@ -13,7 +13,7 @@ from ..plain import maps as plain
 from ..problem import Problem, Task
 from ..tensors import transformed
 from . import mapped
-from .call import WALKED, Call
+from .call import WALKED, Call, like
 from .launch import launch
 from .operators import PROBLEM
 
@@ -84,7 +84,7 @@ def _(z: Tensor, *rest: Any) -> Tensor:
 
 @_spread.register_fake
 def _(z: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(z)
+    return like(z)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -18,7 +18,7 @@ from ..kernels import by_torch
 from ..problem import Problem, Task, certain
 from ..tensors import transformed
 from . import many, pixels, rows, sigmoid, softmax
-from .call import WALKED, Call
+from .call import WALKED, Call, like, side_by_side
 from .curves import curve_of, kind_of
 from .launch import launch
 
@@ -71,8 +71,9 @@ def rows_of(asked: Asked, hard: bool) -> list[Name]:
 
 def merged(z: Tensor, y: Tensor, asked: Asked) -> bool:
     """Whether one sum for all labels is made: many classes side by side, and nobody asks for sums of each."""
-    hard, side_by_side = y.ndim < z.ndim, z.shape[1] > softmax.FEW and z.stride(1) == 1
-    return asked.task == "multiclass" and hard and side_by_side and not asked.labels and asked.u != EVERY
+    hard_softmax = asked.task == "multiclass" and y.ndim < z.ndim
+    many_classes = z.shape[1] > softmax.FEW and side_by_side(z)
+    return hard_softmax and not asked.labels and asked.u != EVERY and many_classes
 
 
 def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
@@ -222,7 +223,7 @@ def _(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settings: 
 
 @pass_gradient.register_fake
 def _(z: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(z)
+    return like(z)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

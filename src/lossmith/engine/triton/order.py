@@ -17,7 +17,7 @@ from ..kernels import strange
 from ..plain import order as plain
 from ..problem import Problem, Task
 from ..tensors import transformed
-from .call import WALKED, Call
+from .call import WALKED, Call, like
 from .launch import launch
 from .operators import PROBLEM
 from .ordered import charge, histogram, largest
@@ -145,7 +145,7 @@ def _(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settings: 
 
 @_charged.register_fake
 def _(z: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(z)
+    return like(z)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
