@@ -42,7 +42,6 @@ from lossmith.engine.problem import Problem
 from lossmith.engine.triton import distance, maps, operators, order
 
 TARGETS = ("80", "90", "100")
-STACK = 0  # bytes that a thread may have: with one, what fits no register goes through memory
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -70,6 +69,7 @@ class Case(NamedTuple):
     name: str
     ask: Callable[[], object]  # of the host code
     tested: tuple[str, ...] = ()  # the kernels of it that the tests compile: all of them take minutes
+    stack: int = 0  # bytes that a thread may have of it: with any, what fits no register goes through memory
     wide: bool = False  # whether the logits are loaded, and their gradient is stored, 16 bytes at once
 
 
@@ -162,24 +162,27 @@ def cases() -> Iterator[Case]:
     size, huge = (512, 512), (1024, 1024, 1024)  # the strides of huge images are 64 bits wide
     for c in (2, 3, 4, 9, 21, 32):
         for dtypes in (("fp32", "i64"), ("bf16", "u8")):
-            tested = {(4, "fp32"): BOTH, (32, "bf16"): ("sums",)}.get((c, dtypes[0]), ())
+            tested = {(4, "fp32"): BOTH, (32, "fp32"): ("sums",)}.get((c, dtypes[0]), ())
             name = f"C={c} {' '.join(dtypes)}, dice + ce"
-            yield Case(name, passed("dice + ce", c, *dtypes, *size), tested, c <= 4 and dtypes[0] == "fp32")
+            yield Case(name, passed("dice + ce", c, *dtypes, *size), tested, wide=c <= 4 and dtypes[0] == "fp32")
     yield Case("C=3 fp16 i64, ce", passed("ce", 3, "fp16", "i64", *size))
-    yield Case("C=3 fp32 i32, dice", passed("dice", 3, "fp32", "i32", *size), (), True)
-    yield Case("C=3 fp32 i64, much", passed(MUCH, 3, "fp32", "i64", *size, weights=True), BOTH)
-    yield Case("C=3 fp32 i64, dice + ohem", passed("dice + ohem", 3, "fp32", "i64", *size, weights=True), ("gradient",))
+    yield Case("C=3 fp32 i32, dice", passed("dice", 3, "fp32", "i32", *size), wide=True)
+    # Sums per row and class are too many here, 6 · 32 and 10 · 21: up to 160 of them fit.
+    yield Case("C=32 fp32 i64, dice + ss + ce", passed("dice + ss + ce", 32, "fp32", "i64", *size), stack=128)
+    yield Case("C=21 fp32 i64, much", passed(MUCH, 21, "fp32", "i64", *size), stack=256)
+    yield Case("C=3 fp32 i64, much", passed(MUCH, 3, "fp32", "i64", *size, weights=True), ("sums",))
+    yield Case("C=3 fp32 i64, dice + ohem", passed("dice + ohem", 3, "fp32", "i64", *size, weights=True))
     yield Case("C=3 fp32 i64, entropy", passed("entropy", 3, "fp32", "i64", *size))
     yield Case("C=3 fp32 i64, odd size", passed("dice + ce", 3, "fp32", "i64", 511, 511))
     yield Case("C=3 fp32 i64, volume", passed("dice + ce", 3, "fp32", "i64", *huge, n=4))
     yield Case("C=4 fp32 i64, last", passed("dice + ce", 4, "fp32", "i64", *size, last=True), ("sums",))
-    yield Case("C=21 bf16 u8, last", passed("dice + ce", 21, "bf16", "u8", *size, last=True), ("gradient",))
+    yield Case("C=21 bf16 u8, last", passed("dice + ce", 21, "bf16", "u8", *size, last=True), ("sums",))
     yield Case("C=10 fp32 i64, apart", passed("dice + ce", 10, "fp32", "i64", n=4096), BOTH)
     for task, target in (("binary", "u8"), ("binary", "fp32"), ("multilabel", "i64")):
         tested = () if task == "multilabel" else BOTH
         name = f"sigmoid, {task} fp32 {target}, dice + ce"
         classes = 1 if task == "binary" else 5
-        yield Case(name, passed("dice + ce", classes, "fp32", target, *size, task=task), tested, target != "i64")
+        yield Case(name, passed("dice + ce", classes, "fp32", target, *size, task=task), tested, wide=target != "i64")
     yield Case("sigmoid, binary bf16 u8, dice + ce", passed("dice + ce", 1, "bf16", "u8", *size, task="binary"))
     yield Case(
         "sigmoid, binary fp32 fp32, much", passed(MUCH, 1, "fp32", "fp32", *size, task="binary", weights=True), BOTH
@@ -191,7 +194,7 @@ def cases() -> Iterator[Case]:
     yield Case("C=3 fp32 fp32, much", passed(MUCH, 3, "fp32", "fp32", *size, weights=True), BOTH)
     yield Case("C=150 fp32 i64, apart", passed("dice + ce", 150, "fp32", "i64", n=4096))
     for c in (1000, 32000):
-        yield Case(f"C={c} bf16 i64, apart, ce", passed("ce", c, "bf16", "i64", n=2048), BOTH, True)
+        yield Case(f"C={c} bf16 i64, apart, ce", passed("ce", c, "bf16", "i64", n=2048), BOTH, wide=True)
     order_both = ("histogram", "charge")
     for c in (3, 21, 150):
         yield Case(f"C={c} fp32 i64, lovasz", ordered(c, "fp32", "i64", *size), order_both if c == 21 else ())
@@ -283,6 +286,7 @@ def found(job: tuple[int, str, str]) -> dict[str, Any]:
     amd = target.startswith("gfx")
     elements = one.elements(64 if amd else 32)
     told: dict[str, Any] = {"case": case.name, "kernel": name, "target": target, "elements": elements}
+    told["allowed"] = case.stack
     told["wide"] = elements * one.arguments[0].element_size() // 16 if case.wide and not amd else 0
     begin = sum(os.times()[:4])  # with those of the assembler, which is a process of its own
     try:
@@ -302,7 +306,7 @@ def fault(told: dict[str, Any]) -> str | None:
     if "failed" in told:
         wrong.append(f"does not compile: {told['failed']}")
     else:
-        if told["stack"] > STACK or told["spills"]:
+        if told["stack"] > told["allowed"] or (told["spills"] and not told["allowed"]):
             wrong.append(f"{told['stack']} bytes of stack, {told['spills']} instructions that spill")
         for what in ("LDG", "STG") if told["kernel"].endswith("gradient") else ("LDG",):
             if told["moved"].get(f"{what}.128", 0) < told["wide"]:
@@ -353,7 +357,7 @@ def main() -> bool:
     if args.json:
         json.dump(results, sys.stdout)
     else:
-        print("\n".join(faults or ["nothing spills"]))
+        print("\n".join(faults or ["nothing is wrong"]))
     return bool(faults)
 
 

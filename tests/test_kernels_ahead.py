@@ -62,7 +62,7 @@ def test_no_kernel_is_forgotten(compiled):
 
 
 FINE = {
-    "case": "C=4", "kernel": "softmax.gradient", "target": "90", "stack": 0, "spills": 0, "wide": 4,
+    "case": "C=4", "kernel": "softmax.gradient", "target": "90", "stack": 0, "spills": 0, "allowed": 0, "wide": 4,
     "moved": {"LDG.128": 4, "STG.128": 4},
 }  # fmt: skip
 
