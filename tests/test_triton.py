@@ -127,6 +127,14 @@ def test_errors_in_order_with_weights(per_image, weight):
     assert_right(loss, logits, labels, weight=given)
 
 
+def test_errors_of_a_margin_in_order_with_images_of_one_pixel():
+    """The weight of the first image was taken for that of all when the largest error was looked for."""
+    weight = torch.ones(40)
+    weight[0] = 0.0
+    loss = ls.LovaszHingeLoss(bins=16, per_image=False)
+    assert_right(loss, logits_of(40, 1).float(), labels_of(2, 40, ignore=False), weight=weight)
+
+
 # ---- tensors of every kind -------------------------------------------------------------------------------------------
 
 

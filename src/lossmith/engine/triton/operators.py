@@ -6,6 +6,7 @@ wanted, or autograd looks at many gradients at once, plain torch makes it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -86,8 +87,9 @@ def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settin
     if merged(z, y, asked):
         part = z.new_empty(n, s, count, dtype=torch.float32)
         block, warps = _row(c)
-        given = (*call.tensors, u, part, call.zn, call.zs, s, call.ignore, xs)
-        launch(rows.sums, n * s, *given, C=c, B=block, num_warps=warps, **told)
+        even, strides = _even(s, call.zn, call.zs)
+        given = (*call.tensors, u, part, *strides, s, call.ignore, xs)
+        launch(rows.sums, n * s, *given, C=c, B=block, EVEN=even, num_warps=warps, **told)
         return part.sum(1, dtype=torch.float64).unsqueeze(2), u
     if asked.task != "multiclass":
         block, v = (128, 1) if call.apart else (512, 4)
@@ -133,8 +135,9 @@ def _gradient(
     told = {**call.flags, "KINDS": tuple(asked.kinds), "WANT_U": asked.u if up_u is not None else NOBODY}
     if merged(z, y, asked):
         block, warps = _row(c)
-        strides = call.zn, call.zs, on, os, s
-        launch(rows.gradient, n * s, *given, *strides, call.ignore, xs, C=c, B=block, num_warps=warps, **told)
+        even, strides = _even(s, call.zn, call.zs, on, os)
+        sizes = (*strides, s, call.ignore, xs)
+        launch(rows.gradient, n * s, *given, *sizes, C=c, B=block, EVEN=even, num_warps=warps, **told)
     elif asked.task != "multiclass":
         block = 128 if call.apart else 512
         soft = y.is_floating_point() or asked.u == EVERY
@@ -181,6 +184,14 @@ def _tile(classes: int, size: int, apart: bool) -> tuple[int, int]:
 def _across(classes: int, channel: int, pixel: int) -> int:
     """Whether the classes lie side by side: 0, or the number of columns to read, a power of two."""
     return 1 << (classes - 1).bit_length() if channel == 1 and pixel >= classes > 1 else 0
+
+
+def _even(pixels: int, *strides: int) -> tuple[int, list[int]]:
+    """The strides of images and of their pixels, in turn, in units of what is returned first: 2, 4 or 8 if they are
+    multiples of it; 1 where the compiler sees by itself that they are multiples of 16. A single pixel has no stride."""
+    told = [stride if pixels > 1 or k % 2 == 0 else 0 for k, stride in enumerate(strides)]
+    even = math.gcd(16, *told) % 16 or 1
+    return even, [stride // even for stride in told]
 
 
 def _row(classes: int) -> tuple[int, int]:

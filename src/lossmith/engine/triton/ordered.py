@@ -105,7 +105,9 @@ def largest(
     y += image * tn + first * ts
     at = i.to(tl.int64) * zs
     seen = i.to(tl.int64) * ts
-    label, wt = pixels_of(y, tc, seen, w, sample, image * S + first, image, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
+    here = image * S + first
+    whose = tl.where(ok, first + i, 0) if APART else image
+    label, wt = pixels_of(y, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
     none = tl.zeros((B,), tl.float32)
     for c in range(C):
         x = tl.load(z + at, mask=ok, other=0.0).to(tl.float32)

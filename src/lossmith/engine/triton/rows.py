@@ -1,6 +1,7 @@
 """Hard labels of many classes that lie side by side, a classifier's (N, C) above all: one program, one pixel.
 
-Only what is a function of u is made here, and no sums per class.
+Only what is a function of u is made here, and no sums per class. Strides are multiples of EVEN, and given without it:
+a row of 1000 classes begins where 16 bytes can be loaded at once, which the compiler sees if it is told so.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from .walk import LOW
 
 @triton.jit
 def pixel_of(
-    z, y, w, sample, zn, zs, S, ignore,
-    C: tl.constexpr, B: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr, EXACT: tl.constexpr,
+    z, y, w, sample, zn, zs, S, ignore, C: tl.constexpr, B: tl.constexpr, EVEN: tl.constexpr,
+    HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """A pixel of this program, as vectors of one: label, weight, and the largest logit and what follows from it."""
     pixel = tl.program_id(0).to(tl.int64) + tl.zeros((1,), tl.int64)
@@ -25,7 +26,7 @@ def pixel_of(
     ok = pixel >= 0
     wt = weight_of(w, sample, pixel, image, ok, HAS_W, HAS_SAMPLE)
     label, wt = label_of(y, pixel, wt, ok, ignore, C)
-    at = image * zn + pixel % S * zs
+    at = (image * zn + pixel % S * zs) * EVEN
     own = tl.load(z + at + label).to(tl.float32)
     peak = tl.maximum(own, LOW)
     rest = tl.zeros((1,), tl.float32)
@@ -45,12 +46,12 @@ def pixel_of(
 @triton.jit(do_not_specialize=["ignore"])
 def sums(
     z, y, w, sample, u_out, part, zn, zs, S, ignore, xs,
-    C: tl.constexpr, B: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr, KINDS: tl.constexpr,
-    WANT_U: tl.constexpr, EXACT: tl.constexpr,
+    C: tl.constexpr, B: tl.constexpr, EVEN: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr,
+    KINDS: tl.constexpr, WANT_U: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """part (pixels, rows): t and the curves, of each pixel."""
     pixel, image, label, wt, at, peak, u, hit, miss, inverse = pixel_of(
-        z, y, w, sample, zn, zs, S, ignore, C, B, HAS_W, HAS_SAMPLE, EXACT
+        z, y, w, sample, zn, zs, S, ignore, C, B, EVEN, HAS_W, HAS_SAMPLE, EXACT
     )
     to = part + pixel * (1 + len(KINDS))
     tl.store(to, wt)
@@ -63,20 +64,20 @@ def sums(
 @triton.jit(do_not_specialize=["ignore"])
 def gradient(
     z, y, w, sample, up_u, up, out, zn, zs, on, os, S, ignore, xs,
-    C: tl.constexpr, B: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr, KINDS: tl.constexpr,
-    WANT_U: tl.constexpr, EXACT: tl.constexpr,
+    C: tl.constexpr, B: tl.constexpr, EVEN: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr,
+    KINDS: tl.constexpr, WANT_U: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     """h p, and −h (1 − p) for the label. up is (images, rows)."""
     pixel, image, label, wt, at, peak, u, hit, miss, inverse = pixel_of(
-        z, y, w, sample, zn, zs, S, ignore, C, B, HAS_W, HAS_SAMPLE, EXACT
+        z, y, w, sample, zn, zs, S, ignore, C, B, EVEN, HAS_W, HAS_SAMPLE, EXACT
     )
     h = tl.zeros((1,), tl.float32)
     if WANT_U:
         h += tl.load(up_u + pixel)
     for k in tl.static_range(len(KINDS)):
-        g = tl.load(up + image * (1 + len(KINDS)) + (k + 1))
-        h += times(wt, g * slope(KINDS[k], xs[k], u, miss, hit))
-    to = out + image * on + pixel % S * os
+        bent = slope(KINDS[k], xs[k], u, miss, hit)
+        h += times(wt, tl.load(up + image * (1 + len(KINDS)) + (k + 1)) * bent)
+    to = out + (image * on + pixel % S * os) * EVEN
     k = tl.arange(0, B)
     for c in range(0, C, B):
         x = tl.load(z + at + c + k, mask=c + k < C, other=0.0).to(tl.float32)
