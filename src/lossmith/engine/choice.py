@@ -29,7 +29,7 @@ CHOICES = ("auto", "fused", *ENGINES)
 
 _lock = threading.Lock()
 _here: ContextVar[tuple[str, ...]] = ContextVar("lossmith engine", default=())  # what open blocks chose
-_insisting = 0  # blocks that insist on kernels: torch.compile can read a number, not a ContextVar
+_open: tuple[str, ...] = ()  # what blocks of all threads chose: torch.compile can read this, not a ContextVar
 _failures: dict[str, str] = {}  # why an engine is out of use in this process
 
 
@@ -60,16 +60,17 @@ class use_engine:
             del _calls[: max((i for i, call in enumerate(_calls) if call.by() is None), default=0)]
 
     def __enter__(self) -> None:
-        global _insisting
+        global _open
         with _lock:
             _calls[:] = [call for call in _calls if call.by() is not self]  # it was no call after all
-            _insisting += _of_kernels(self._choice)
+            _open = (*_open, self._choice)
         _here.set((*_here.get(), self._choice))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        global _insisting
+        global _open
         with _lock:
-            _insisting -= _of_kernels(self._choice)
+            last = len(_open) - 1 - _open[::-1].index(self._choice)
+            _open = (*_open[:last], *_open[last + 1 :])
         _here.set(_here.get()[:-1])
 
 
@@ -139,10 +140,14 @@ def ask(question: Question[T]) -> T:
 def _traced(question: Question[T]) -> T:
     """For torch.compile: by kernels that are operators, where they are; by torch elsewhere."""
     problem = getattr(question, "problem", None)
+    reason = "the kernels cannot be traced by torch.compile or torch.func"
+    spoken = _open or _calls[-1].choice != "auto"  # looked at, so that it is traced again when somebody chooses anew
     if problem is not None and _operators(problem.logits.device.type):
-        return cast(T, _IMPORTED["triton"](question))
-    if (_insisting or _of_kernels(_calls[-1].choice)) and (insisted := _insists()):
-        raise RuntimeError(_refusal(insisted, "the kernels cannot be traced by torch.compile or torch.func"))
+        reason = _IMPORTED["refuses"](question)
+        if reason is None:
+            return cast(T, _IMPORTED["answer"](question))
+    if spoken and (insisted := _insists()):
+        raise RuntimeError(_refusal(insisted, reason))
     return plain.answer(question)
 
 
@@ -150,7 +155,8 @@ def _operators(device: str) -> bool:
     """Whether kernels that compilers need not look into can reach a device, and may. If so, they are imported."""
     if not _reaches(torch.device(device)):
         return False
-    _IMPORTED["triton"] = import_module(".triton.traced", __package__).answer
+    traced = import_module(".triton.traced", __package__)
+    _IMPORTED.update(refuses=traced.refuses, answer=traced.answer)
     return True
 
 

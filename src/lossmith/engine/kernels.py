@@ -11,10 +11,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from .choice import KernelFailure
+from .choice import KernelFailure, gradient
 from .contract import MapSums, Order, Pass, Question
 from .curves import Curve
 from .plain import sums as plain
+from .tensors import transformed
 
 T = TypeVar("T")
 
@@ -97,6 +98,16 @@ def by_torch(
     return torch.autograd.grad(values, question.problem.logits, gradients, create_graph=further)[0]
 
 
+def gradient_of(by_kernels: Callable[[], Tensor], by_plain: Callable[[bool], Tensor], *seen: Tensor | None) -> Tensor:
+    """What the backward of an operator returns. Autograd may look at many gradients at once: kernels cannot."""
+    if torch.compiler.is_compiling():
+        return by_kernels()
+    if any(x is not None and transformed(x) for x in seen):
+        with torch.enable_grad():
+            return by_plain(torch.is_grad_enabled())
+    return gradient(by_kernels, by_plain)
+
+
 class compiling:
     """For a call that may compile: its failures are told from others. `packages`: what compiles, by name."""
 
@@ -117,7 +128,8 @@ class compiling:
             at = at.tb_next
         raised_by = "" if at is None else str(at.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
         missing = isinstance(error, OSError | ImportError) and not isinstance(error, TimeoutError)  # that is an alarm's
-        return missing or raised_by in self._packages
+        full = "out of memory" in str(error)  # of the device: no fault of the kernels, and over in a moment
+        return missing or (raised_by in self._packages and not full)
 
 
 def in_a_line(error: Exception) -> str:

@@ -121,6 +121,11 @@ class Batch:
             return s.t if "t" in s.known else s.n
         return torch.stack([s.n - s.t, s.t], 2)
 
+    @property
+    def valid_weight(self) -> Tensor:
+        """What the valid pixels weigh, whatever their labels, to be added up: shares need not sum to 1 to the digit."""
+        return self.label_weight if self.problem.hard or not self.exclusive else self.sums.n[:, :1]
+
     @Once
     def spread(self) -> Tensor:
         """Σ w u_k of every label k that competes over every pixel, whatever its label is."""
@@ -287,8 +292,8 @@ class Batch:
                 f"{self.who}: torch.jit.trace cannot record the distance transform of a prediction; use one_sided=True"
             )
         z = self.problem.logits.detach()
-        best = torch.zeros_like(z, dtype=torch.bool).scatter(1, likeliest(z), True)
-        return self._distances(best if self.exclusive else z > 0, spacing)
+        yes = torch.zeros_like(z, dtype=torch.bool).scatter(1, likeliest(z), True) if self.exclusive else z > 0
+        return self._distances(yes, spacing)
 
     def gap(self, spacing: Sequence[float] | None) -> Tensor:
         """The distances to the nearest object and the second, added, shaped like u: as given, or of the labels."""

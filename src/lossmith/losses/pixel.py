@@ -71,7 +71,8 @@ class PixelLoss(Dense):
         if batch.measured.complete and counted is None:
             weight = batch.n_pixels * (1 if batch.exclusive else batch.n_classes)
         else:
-            weight = batch.images.weighed(_times(batch.label_weight, counted))
+            weighed = batch.valid_weight if counted is None else _times(batch.label_weight, counted)
+            weight = batch.images.weighed(weighed)
         return self.reduce(batch.images, amount, weight, batch.denominator)
 
     def label_sums(self, batch: Batch) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from ..contract import Field, MapSums, Order, Overlap, Pass, Residuals, Scores
 from ..kernels import Folder
-from .available import unavailable
+from .available import away
 
 _folder = Folder(
     __name__,
@@ -25,6 +25,6 @@ _folder = Folder(
         Residuals: "no kernel is needed for differences of numbers",
         Scores: "no kernel reads scores",
     },
-    lambda question: unavailable(),
+    away,
 )
 refuses, answer = _folder.refuses, _folder.answer

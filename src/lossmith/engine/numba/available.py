@@ -5,9 +5,18 @@ from __future__ import annotations
 import functools
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from ..choice import warn
+from ..contract import Overlap, Question
 from ..kernels import in_a_line
+
+
+def away(question: Question[Any]) -> str | None:
+    """Why there are no kernels in this process, or none where a question's tensors are; None if there are."""
+    tensor = question.prediction if isinstance(question, Overlap) else question.problem.logits  # type: ignore[attr-defined]
+    device = tensor.device.type
+    return unavailable() if device == "cpu" else f"the kernels run on the CPU, not on {device}"
 
 
 @functools.cache

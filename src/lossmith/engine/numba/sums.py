@@ -30,9 +30,6 @@ from .plan import NOTHING, Plan, plan_of
 def refuses(question: Pass | Order) -> str | None:
     """Why the kernels cannot take logits and their target; None if they can."""
     problem = question.problem
-    device = problem.logits.device.type
-    if device != "cpu":
-        return f"the kernels run on the CPU, not on {device}"
     reason = unusual(problem.logits, problem.target, problem.weight, problem.sample) or strange(question)
     if reason is not None or not isinstance(question, Pass) or not question.want.u:
         return reason

@@ -19,7 +19,8 @@ from ..kernels import in_a_line
 def unavailable() -> str | None:
     """Why there are no kernels in this process. Looks once."""
     if find_spec("triton") is None:
-        return "triton is not installed; pip install triton"
+        warn("pip install triton", "GPU")
+        return "triton is not installed"
     try:
         import_module(f"{__package__}.operators")
     except Exception as error:  # an import can raise anything, and does

@@ -111,7 +111,7 @@ def _along(f: Tensor, out: Tensor, planes: int, length: int, inner: int, h: floa
 
 def signed(mask: Tensor, valid: Tensor, spacing: Sequence[float]) -> Tensor:
     """The signed distance maps (N, C, *S) of masks, as of `distance.signed_distances`."""
-    pair = torch.stack([mask & valid, ~mask & valid])
-    inside, outside = squared_distances(pair.flatten(0, 2), spacing).view(pair.shape).sqrt()
-    maps = torch.where(mask, -outside, inside)
-    return maps.masked_fill(maps.isinf() | ~valid, 0.0)
+    seeds = mask & valid, ~mask & valid
+    inside, outside = (squared_distances(x.flatten(0, 1), spacing).view(mask.shape).sqrt_() for x in seeds)
+    maps = torch.where(mask, outside.neg_(), inside)
+    return maps.masked_fill_(maps.isinf() | ~valid, 0.0)

@@ -16,7 +16,10 @@ from .walk import class_of, pixels_of, survey
 
 @triton.jit
 def add(to, value, step, ok, APART: tl.constexpr):
-    """Adds to a sum that this program alone keeps in memory; where pixels are images, each has its own."""
+    """Adds to a sum that this program alone keeps in memory; where pixels are images, each has its own.
+
+    What one step stores the next one loads, without a barrier: right for programs of a single warp alone.
+    """
     if APART:
         tl.store(to, value, mask=ok)
     else:

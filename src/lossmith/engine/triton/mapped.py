@@ -49,7 +49,7 @@ def sums(
             )
             amount = tl.load(cost + i, mask=ok, other=0.0) * error_of(r, p, q, ERROR)  # 0 times NaN stays one
             total = tl.sum(times(weight, amount), 0)
-            if step > 0:
+            if step > 0:  # of this program's own, and without a barrier: it is a single warp
                 total += tl.load(part + c)
             tl.store(part + c, total)
             zp += zc

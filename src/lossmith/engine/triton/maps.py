@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from ..contract import Error, MapSums
-from ..kernels import strange
+from ..kernels import gradient_of, strange
 from ..plain import maps as plain
 from ..problem import Problem, Task
-from ..tensors import transformed
 from . import mapped
 from .call import WALKED, Call, like
 from .launch import launch
@@ -95,14 +94,18 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _back(ctx: Any, up: Tensor) -> tuple[Tensor | None, ...]:
     z, y, w, sample, price = ctx.saved_tensors
     nothing = (None,) * (4 + len(ctx.settings))
-    if torch.compiler.is_compiling() or not (torch.is_grad_enabled() or transformed(up)):
-        return _spread(z, y, w, sample, price, up, *ctx.settings), *nothing
-    task, ignore, error = ctx.settings
-    further = torch.is_grad_enabled()
-    with torch.enable_grad():
+
+    def by_kernels() -> Tensor:
+        return cast(Tensor, _spread(z, y, w, sample, price, up, *ctx.settings))
+
+    def by_plain(further: bool) -> Tensor:
+        task, ignore, error = ctx.settings
         problem = Problem(z, y, w, sample, cast(Task, task), ignore)
         sums = plain.summed(MapSums(problem, price, cast(Error, error)))
-        return torch.autograd.grad(sums, z, up.to(sums.dtype), create_graph=further)[0], *nothing
+        found: Tensor = torch.autograd.grad(sums, z, up.to(sums.dtype), create_graph=further)[0]
+        return found
+
+    return gradient_of(by_kernels, by_plain, z, up), *nothing
 
 
 _summed.register_autograd(_back, setup_context=_keep)

@@ -7,21 +7,21 @@ wanted, or autograd looks at many gradients at once, plain torch makes it.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from ..contract import Pass, Want
 from ..curves import Curve
-from ..kernels import by_torch
+from ..kernels import by_torch, gradient_of
 from ..problem import Problem, Task, certain
-from ..tensors import transformed
 from . import many, pixels, rows, sigmoid, softmax
 from .call import WALKED, Call, like, side_by_side
 from .curves import curve_of, kind_of
 from .launch import launch
 
+CARRIED = 160  # sums of all classes that a thread can carry through a loop in its registers: more would spill
 NOBODY, OWN, EVERY = (whose.value for whose in (pixels.NOBODY, pixels.OWN, pixels.EVERY))
 Name = str | tuple[Curve, int]  # of a row: of a curve with its label, 1 but for the "no" of a sigmoid
 
@@ -103,7 +103,7 @@ def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settin
         )  # fmt: skip
         part = part.view(len(z), c, 1 if call.apart else programs, count).sum(2, dtype=torch.float64)
         return part.transpose(1, 2).contiguous(), u
-    if call.few and asked.u != EVERY:
+    if call.few and asked.u != EVERY and count * c <= CARRIED:
         block, v = _tile(c, z.element_size(), call.apart)
         programs, steps = call.shared(block)
         part = z.new_empty(s if call.apart else n * programs, count, c, dtype=torch.float32)
@@ -240,12 +240,15 @@ def _back(ctx: Any, up: Tensor | None, up_u: Tensor | None) -> tuple[Tensor | No
     up_u = up_u if asked.u else None  # compilers give zeros, of no size, for what was not asked for
     if up is None and up_u is None:
         return None, *nothing
-    compiled = torch.compiler.is_compiling()
-    if not compiled and (torch.is_grad_enabled() or any(x is not None and transformed(x) for x in (z, up, up_u))):
-        with torch.enable_grad():
-            return _by_torch(z, y, w, sample, up, up_u, asked, torch.is_grad_enabled()), *nothing
-    up = z.new_zeros(ctx.table, dtype=torch.float64) if up is None else up
-    return pass_gradient(z, y, w, sample, up, up_u, *ctx.settings), *nothing
+
+    def by_kernels() -> Tensor:
+        table = z.new_zeros(ctx.table, dtype=torch.float64) if up is None else up
+        return cast(Tensor, pass_gradient(z, y, w, sample, table, up_u, *ctx.settings))
+
+    def by_plain(further: bool) -> Tensor:
+        return _by_torch(z, y, w, sample, up, up_u, asked, further)
+
+    return gradient_of(by_kernels, by_plain, z, up, up_u), *nothing
 
 
 pass_sums.register_autograd(_back, setup_context=_keep)

@@ -6,17 +6,16 @@ with it the rest: so are errors of soft targets under a softmax, whose class is 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..contract import Order, Ranking
 from ..images import Images
-from ..kernels import strange
+from ..kernels import gradient_of, strange
 from ..plain import order as plain
 from ..problem import Problem, Task
-from ..tensors import transformed
 from .call import WALKED, Call, like
 from .launch import launch
 from .operators import PROBLEM
@@ -159,20 +158,23 @@ def _back(ctx: Any, up: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     nothing = (None,) * (3 + len(ctx.settings))
     if up is None:
         return None, *nothing
-    if not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed(up)):
-        return _by_torch(problem, up, *ctx.settings), *nothing
-    return _charged(*problem, span, factor, table * up[:, :, None, None], *ctx.settings), *nothing
+
+    def by_kernels() -> Tensor:
+        return cast(Tensor, _charged(*problem, span, factor, table * up[:, :, None, None], *ctx.settings))
+
+    def by_plain(further: bool) -> Tensor:
+        return _by_torch(problem, up, further, *ctx.settings)
+
+    return gradient_of(by_kernels, by_plain, problem[0], up), *nothing
 
 
 _ranked.register_autograd(_back, setup_context=_keep)
 
 
 def _by_torch(
-    tensors: list[Tensor], up: Tensor, task: Task, ignore: int, bins: int, per_image: bool, hinge: bool
+    tensors: list[Tensor], up: Tensor, further: bool, task: Task, ignore: int, bins: int, per_image: bool, hinge: bool
 ) -> Tensor:
     z, y, w, sample = tensors
     question = Order(Problem(z, y, w, sample, task, ignore), Ranking(bins, False, per_image, hinge), Images(sample))
-    further = torch.is_grad_enabled()
-    with torch.enable_grad():
-        losses, _ = plain.ranked(question)
-        return torch.autograd.grad(losses, z, up, create_graph=further)[0]
+    losses, _ = plain.ranked(question)
+    return torch.autograd.grad(losses, z, up, create_graph=further)[0]

@@ -170,7 +170,7 @@ def charge(
         if MODE == LABELS:
             g = tl.where(hit, -p * (own_q * q + inner), p * (price - (inner - own * inverse * own_q)))
         elif HINGE:
-            g = tl.where(e > 0.0, price * (1.0 - 2.0 * r), 0.0)
+            g = tl.where(e <= 0.0, 0.0, price * (1.0 - 2.0 * r))  # NaN is not below
         else:
             g = price * p * q * tl.where((1.0 - r) * p - r * q < 0.0, -1.0, 1.0)
         g = tl.where(weight == 0.0, 0.0, g * (weight * by))

@@ -12,7 +12,7 @@ import triton.language as tl
 from .arithmetic import exp, log1p, times
 from .curves import curve, slope
 from .pixels import label_of, weight_of
-from .walk import LOW
+from .walk import LOW, nothing_possible
 
 
 @triton.jit
@@ -39,6 +39,7 @@ def pixel_of(
         peak = top
     own = own - peak
     hit = exp(own, EXACT)
+    rest = nothing_possible(rest, hit, label)
     inverse = 1.0 / (rest + hit)
     return pixel, image, label, wt, at, peak, log1p(rest + (hit - 1.0)) - own, hit * inverse, rest * inverse, inverse
 

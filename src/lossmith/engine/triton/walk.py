@@ -15,7 +15,7 @@ from .arithmetic import exp, log1p
 from .pixels import LABELS, SHARES, channel_of, label_of, share_of, shares_weight, weight_of
 from .sigmoid import missed
 
-LOW = tl.constexpr(-1e30)  # below every logit but −∞, so that −∞ less it is no NaN
+LOW = tl.constexpr(-3.4028234e38)  # below every logit but −∞, so that −∞ less it is no NaN
 
 
 @triton.jit
@@ -31,6 +31,12 @@ def pixels_of(
     elif MODE == SHARES:
         wt = shares_weight(y, tc, at, wt, ok, ignore, C)
     return label, wt
+
+
+@triton.jit
+def nothing_possible(rest, own, mine):
+    """The sum of the exps of the others; NaN where every logit is −∞."""
+    return tl.where((rest + own == 0.0) | (mine < 0), float("nan"), rest)
 
 
 @triton.jit
@@ -62,6 +68,7 @@ def survey(z, zc, at, ok, label, C: tl.constexpr, MODE: tl.constexpr, EXACT: tl.
             peak = tl.where(higher, x, peak)
             z += zc
     own = exp(depth, EXACT)
+    rest = nothing_possible(rest, own, mine)
     log_sum = log1p(rest + (own - 1.0))  # the brackets matter: where own is 1 this is the rest
     return peak, mine, own, rest, 1.0 / (rest + own), log_sum, log_sum - depth
 
