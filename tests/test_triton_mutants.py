@@ -39,9 +39,8 @@ pytestmark = pytest.mark.slow
 
 ONE_IN = 40  # mutants are tried in `make test`
 MODULES = (arithmetic, curves, many, mapped, ordered, pixels, rows, sigmoid, softmax, walk)
-EVERYTHING = (
-    "dice + ce + focal(gamma=1) + focal(gamma=3) + focal(gamma=1.5) + conservative + ss + power_ce(exponent=0.7)"
-)
+BENT = "focal(gamma=1) + focal(gamma=3) + focal(gamma=1.5) + conservative + power_ce(exponent=0.7)"
+EVERYTHING = "dice + dice(squared=true) + ce + ss + focal"
 SMOOTH = "ce(label_smoothing=0.2) + ss"
 SPACE = (2, 11, 13)  # more than one block of pixels that walk their classes, and two of them not full
 
@@ -146,6 +145,7 @@ def maps() -> None:
 
 CHECKS = {
     "few": softmax_(EVERYTHING),
+    "few, bent": softmax_(BENT),
     "few, u": softmax_("ohem + topk"),
     "few, smooth": softmax_(SMOOTH),
     "few, turned": softmax_("dice + ce", layout="turned"),
@@ -158,11 +158,14 @@ CHECKS = {
     "many, single": single("dice + ce", 34),
     "every": softmax_("entropy(reduction='none')", 3),
     "soft": soft(EVERYTHING),
+    "soft, bent": soft(BENT),
     "soft, smooth": soft(SMOOTH),
     "soft, every": soft("ohem"),
     "rows": single("ce + focal(gamma=1.5)", 40),
     "rows, u": single("ohem", 40),
     "channels": channels(EVERYTHING, "hard"),
+    "channels, bent": channels(BENT, "hard"),
+    "channels, soft, bent": channels(BENT, "soft"),
     "channels, smooth": channels(SMOOTH, "hard"),
     "channels, rest": channels("dice + ce", "rest"),
     "channels, u": channels("ohem", "hard"),
