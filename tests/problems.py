@@ -17,6 +17,8 @@ from torch import Tensor
 
 import lossmith as ls
 from lossmith.bounds import Bounds, Classes, ClassPairs, Interval, Levels, OddSize, PositiveWeight, Spacing
+from lossmith.engine import choice
+from lossmith.engine.triton import available
 from lossmith.losses.dense import ClassLoss, Dense
 from lossmith.names import SHARED
 
@@ -289,3 +291,9 @@ def kernels_take(name: str, problem: str, engine: str) -> bool:
             raise
         return False
     return True
+
+
+def instead_of_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The triton engine is what "auto" and "fused" mean, on a CPU too."""
+    monkeypatch.setattr(choice, "KERNELS", ("triton",))
+    monkeypatch.setattr(available, "chosen", lambda: "triton")

@@ -746,6 +746,9 @@ def test_labels_out_of_range_are_seen(row, problem, label, engine):
         if more.get("exponent") == 0:
             continue  # a constant: x ** 0 is 1, of NaN too
         loss = build(row, problem, **more)
+        if engine == "triton":
+            assert loss(logits, target).isnan().any(), more
+            continue
         with pytest.raises(ValueError, match=f"{row.cls.__name__}: the target holds {label}"):
             loss(logits, target)
         assert torch.func.vmap(lambda z, y, f=loss: f(z[None], y[None]))(logits, target).isnan().any(), more

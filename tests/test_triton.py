@@ -19,13 +19,12 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lossmith as ls
-from conftest import instead_of_numba
 from lossmith.distance import signed_distances
 from lossmith.engine import choice
 from lossmith.engine.contract import MapSums
 from lossmith.engine.problem import Problem as Given
 from lossmith.engine.triton import call, maps, operators, order, sums
-from problems import PROBLEMS, ROWS, build, labels_of, logits_of, shares_of
+from problems import PROBLEMS, ROWS, build, instead_of_numba, labels_of, logits_of, shares_of
 
 EVERYTHING = "dice + ce + focal(gamma=2.5) + conservative + ss + power_ce(exponent=0.7)"
 FIELDS = {row.name for row in ROWS if row.family == "field"}
@@ -237,7 +236,7 @@ def test_ignored_pixels_are_inert(name, text):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 40])
-@pytest.mark.parametrize("text", ["ce", "dice", "lovasz(bins=4)", "boundary"])
+@pytest.mark.parametrize("text", ["ce", "dice", "lovasz(bins=4)", "boundary", "ohem", "boundary_ce"])
 def test_nan_and_labels_out_of_range_are_visible(channels, text):
     loss, labels = ls.parse(text), labels_of(max(channels, 2), 1, 3, 4, ignore=False)
     logits = logits_of(1, channels, 3, 4).float()

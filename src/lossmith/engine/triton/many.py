@@ -10,7 +10,7 @@ import triton.language as tl
 
 from .arithmetic import times
 from .curves import curve, slope
-from .pixels import EVERY, LABELS, OWN, SHARES
+from .pixels import EVERY, LABELS, OWN, SHARES, counted
 from .walk import class_of, pixels_of, survey
 
 
@@ -56,7 +56,7 @@ def sums(
         label, wt = pixels_of(yp, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
         peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
         if WANT_U == OWN:
-            tl.store(u_out + here + i, tl.where(wt == 0.0, 0.0, u), mask=ok)
+            tl.store(u_out + here + i, counted(u, wt), mask=ok)
         for c in range(C):
             to = own_part + c
             x = tl.load(zp + at, mask=ok, other=0.0).to(tl.float32)
@@ -67,7 +67,7 @@ def sums(
                 u = log_sum + (peak - x)
             if WANT_U == EVERY:
                 place = whose * C + c if APART else (image * C + c) * S + first + i
-                tl.store(u_out + place, tl.where(wt == 0.0, 0.0, log_sum + (peak - x)), mask=ok)
+                tl.store(u_out + place, counted(log_sum + (peak - x), wt), mask=ok)
             yes = times(wt, r)
             add(to, yes, step, ok, APART)
             to += C

@@ -38,6 +38,12 @@ def weight_of(w, sample, i, image, ok, HAS_W: tl.constexpr, HAS_SAMPLE: tl.const
 
 
 @triton.jit
+def counted(u, wt):
+    """The surprise of a pixel that counts; NaN where its label is out of range."""
+    return tl.where(wt == 0.0, 0.0, tl.where(wt == wt, u, wt))
+
+
+@triton.jit
 def label_of(y, i, wt, ok, ignore, C: tl.constexpr):
     """The label (int32, in range) and the weight: 0 where it is ignored, NaN where it is out of range.
 

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from .arithmetic import exp, log1p, times
 from .curves import curve, slope
-from .pixels import label_of, weight_of
+from .pixels import counted, label_of, weight_of
 from .walk import LOW, nothing_possible
 
 
@@ -59,7 +59,7 @@ def sums(
     for k in tl.static_range(len(KINDS)):
         tl.store(to + (k + 1), times(wt, curve(KINDS[k], xs[k], u, miss)))
     if WANT_U:
-        tl.store(u_out + pixel, tl.where(wt == 0.0, 0.0, u))
+        tl.store(u_out + pixel, counted(u, wt))
 
 
 @triton.jit(do_not_specialize=["ignore"])

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from .arithmetic import ALL, exp, joined, log1p, pieces, times
 from .curves import curve, slope
-from .pixels import EVERY, channel_of, weight_of
+from .pixels import EVERY, channel_of, counted, weight_of
 
 
 @triton.jit
@@ -84,17 +84,17 @@ def sums(
                         values = values + (f_no, times(yes, curve(KINDS[k], xs[k], u_yes, q)))
                     if SPREAD:
                         values = values + (wt * u_no, wt * u_yes)
-                    us = us + (tl.where(wt == 0.0, 0.0, u_no),)
-                    others = others + (tl.where(wt == 0.0, 0.0, u_yes),)
+                    us = us + (counted(u_no, wt),)
+                    others = others + (counted(u_yes, wt),)
                 for k in tl.static_range(ROWS - 3):
                     more = more + (total[3 + k] + values[k],)
             else:
                 yes = r != 0.0
-                counted = tl.where(yes, total[1] + wt, total[1])
-                more = (total[0] + wt, counted, counted)
+                of_yes = tl.where(yes, total[1] + wt, total[1])
+                more = (total[0] + wt, of_yes, of_yes)
                 if ANY:
                     miss, hit, u = missed(tl.where(yes, -xs_of[v], xs_of[v]), EXACT)
-                    us = us + (tl.where(wt == 0.0, 0.0, u),)
+                    us = us + (counted(u, wt),)
                     if ERRORS:
                         values = values + (wt * miss,)
                     if SQUARES:

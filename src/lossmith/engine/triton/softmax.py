@@ -14,7 +14,7 @@ import triton.language as tl
 
 from .arithmetic import columns, exp, joined, log1p, pieces, tabled, times
 from .curves import curve, slope
-from .pixels import label_of, weight_of
+from .pixels import counted, label_of, weight_of
 
 FEW = 32  # classes: with more, registers do not suffice
 
@@ -140,7 +140,7 @@ def sums(
                     more = more + (tl.where(wt == 0.0, old, old + wt * (log_sum + (peak - planes[c][v]))),)
             total = more
         if WANT_U:
-            tl.store(u_out + here + i, tl.where(wt_all == 0.0, 0.0, joined(us, V)), mask=ok)
+            tl.store(u_out + here + i, counted(joined(us, V), wt_all), mask=ok)
         if APART:
             to = part + (first + i) * (ROWS * C)
             for c in tl.static_range(C):
