@@ -8,7 +8,7 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "_angle: 1.0 -> 2.0": "atan(0 / h) is 0 for every h",
     "answers: 0.0 -> 1.0": "is multiplied by a chance of 0",
     "answers: 0.0 -> 1.0 #2": "the same",
-    "Batch.predicted_distance: p > 0.5 -> p <= 0.5": "turns the sign; only |d| is used",
+    "Batch.predicted_distance: z > 0 -> z <= 0": "turns the sign; only |d| is used",
     "_beside: 0 -> 1 #2": "only the shape of a slice",
     "BoundaryF1Loss.class_losses: 1 -> 2": "a ring is a difference: constants cancel",
     "BoundaryF1Loss.class_losses: losses + 0 * batch.sums.n[:, kept] -> losses - 0 * batch.sums.n[:, kept]": (
@@ -114,8 +114,11 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "near_another: torch.int8 if n_labels < 128 else torch.int32 -> torch.int32": "larger than it must be",
     "NonAdjacencyLoss.value: 1 -> 2 #7": "where there are no taps, 0 is divided",
     "number: 0 -> 1 #2": "only integers past all floats come here",
-    "of_channels: 0.0 -> 1.0": "is multiplied by a chance of 0",
-    "of_channels: 0.0 -> 1.0 #2": "the same",
+    "channel_events: 0.0 -> 1.0": "is multiplied by a chance of 0",
+    "channel_events: 0.0 -> 1.0 #2": "the same",
+    "share_events: 0.0 -> 1.0": "the same",
+    "certain: not (problem.exclusive or problem.target.is_floating_point()) -> "
+    "problem.exclusive or problem.target.is_floating_point()": "kernels alone ask",
     "order._errors: 0.0 -> 1.0": "any number does: its weight is 0",
     "over: 1.0 -> 2.0": "stands in for a denominator of 0 in a branch not taken",
     "_pairs: (0,) * labels.ndim -> (0,)": "finds pairs of both sides, once more",

@@ -390,3 +390,15 @@ def test_two_class_dice_unbalanced_falls_below_0():
 def test_shifted_boundary_is_least_where_perfect(symmetric):
     loss, labels = ls.BoundaryLoss(shifted=True, symmetric=symmetric, reduction="none"), labels_of(3, 4, 8, 9)
     assert (loss(3 * logits_of(4, 3, 8, 9), labels.clamp(min=0, max=2)) >= 0).all()
+
+
+def test_the_mean_over_soft_labels_is_over_pixels():
+    """Whatever their shares sum to, and whether weights of 1 are given or not."""
+    shares = logits_of(2, 3, 4, 5, seed=2).softmax(1)
+    shares[:, :, 1] *= 0.5
+    logits, weight = logits_of(2, 3, 4, 5), torch.ones(2, 4, 5)
+    for name in ("ce", "focal"):
+        loss = ls.parse(name, task="multiclass")
+        mean = ls.parse(name, task="multiclass", reduction="sum")(logits, shares) / weight.numel()
+        torch.testing.assert_close(loss(logits, shares), mean)
+        torch.testing.assert_close(loss(logits, shares, weight=weight), mean)
