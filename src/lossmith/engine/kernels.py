@@ -103,8 +103,9 @@ def gradient_of(by_kernels: Callable[[], Tensor], by_plain: Callable[[bool], Ten
     if torch.compiler.is_compiling():
         return by_kernels()
     if any(x is not None and transformed(x) for x in seen):
+        further = torch.is_grad_enabled()
         with torch.enable_grad():
-            return by_plain(torch.is_grad_enabled())
+            return by_plain(further)
     return gradient(by_kernels, by_plain)
 
 

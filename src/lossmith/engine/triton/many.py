@@ -11,7 +11,7 @@ import triton.language as tl
 from .arithmetic import times
 from .curves import curve, slope
 from .pixels import EVERY, LABELS, OWN, SHARES, counted
-from .walk import class_of, pixels_of, survey
+from .walk import block_of, class_of, survey
 
 
 @triton.jit
@@ -42,18 +42,12 @@ def sums(
     LABELLED: tl.constexpr = 1 + ERRORS + SQUARES + len(KINDS)
     DENSE: tl.constexpr = LABELLED + ERRORS + SQUARES + SPREAD
     ROWS: tl.constexpr = DENSE + 2 * (MODE == SHARES)
-    i = tl.arange(0, B)
     for step in range(STEPS):
         first = (chunk * STEPS + step) * B
-        ok = i < tl.minimum(S - first, B).to(tl.int32)
-        at = i.to(tl.int64) * zs
-        seen = i.to(tl.int64) * ts
-        zp = z + image * zn + first * zs
-        yp = y + image * tn + first * ts
-        here = image * S + first
-        whose = tl.where(ok, first + i, 0) if APART else image
+        i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+            z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, APART
+        )
         own_part = part + (whose if APART else tl.program_id(0).to(tl.int64)) * (ROWS * C)
-        label, wt = pixels_of(yp, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
         peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
         if WANT_U == OWN:
             tl.store(u_out + here + i, counted(u, wt), mask=ok)
@@ -98,10 +92,14 @@ def sums(
 
 @triton.jit
 def pulls(
-    r, wt, u, p, miss, h_own, up, up_u, place, ok, c, xs, C: tl.constexpr, MODE: tl.constexpr,
-    ERRORS: tl.constexpr, SQUARES: tl.constexpr, SPREAD: tl.constexpr, KINDS: tl.constexpr, WANT_U: tl.constexpr,
+    z, at, y, seen, c, place, label, wt, ok, ignore, peak, mine, own, rest, inverse, log_sum, h_own, up, up_u, xs,
+    C: tl.constexpr, MODE: tl.constexpr, ERRORS: tl.constexpr, SQUARES: tl.constexpr, SPREAD: tl.constexpr,
+    KINDS: tl.constexpr, WANT_U: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The gradients with respect to p and to u of a class, each with the weight in it."""
+    """p of a class, and the gradients with respect to p and to u, each with the weight in it."""
+    x = tl.load(z + at, mask=ok, other=0.0).to(tl.float32)
+    r, _, p, miss = class_of(x, y, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT)
+    u = log_sum + (peak - x)
     LABELLED: tl.constexpr = 1 + ERRORS + SQUARES + len(KINDS)
     up += c
     yes = times(wt, r)
@@ -121,7 +119,7 @@ def pulls(
         h += wt * tl.load(up + (LABELLED + ERRORS + SQUARES) * C)
     if WANT_U == EVERY:
         h += tl.where(wt == 0.0, 0.0, tl.load(up_u + place, mask=ok, other=0.0))
-    return q, h
+    return p, q, h
 
 
 @triton.jit(do_not_specialize=["P", "ignore"])
@@ -140,16 +138,10 @@ def gradient(
     first = (tl.program_id(0) % P).to(tl.int64) * B
     LABELLED: tl.constexpr = 1 + ERRORS + SQUARES + len(KINDS)
     DENSE: tl.constexpr = LABELLED + ERRORS + SQUARES + SPREAD
-    i = tl.arange(0, B)
-    ok = i < tl.minimum(S - first, B).to(tl.int32)
-    whose = tl.where(ok, first + i, 0) if APART else image
+    i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+        z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, APART
+    )
     up += whose * ((DENSE + 2 * (MODE == SHARES)) * C)
-    at = i.to(tl.int64) * zs
-    seen = i.to(tl.int64) * ts
-    zp = z + image * zn + first * zs
-    yp = y + image * tn + first * ts
-    here = image * S + first
-    label, wt = pixels_of(yp, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
     peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
     hit = own * inverse
     miss = rest * inverse
@@ -168,13 +160,11 @@ def gradient(
     zq = zp
     yq = yp
     for c in range(C):
-        x = tl.load(zq + at, mask=ok, other=0.0).to(tl.float32)
-        r, _, p, away = class_of(x, yq, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT)
-        u = log_sum + (peak - x)
         place = whose * C + c if APART else (image * C + c) * S + first + i
-        q, h = pulls(
-            r, wt, u, p, away, h_own, up, up_u, place, ok, c, xs, C, MODE, ERRORS, SQUARES, SPREAD, KINDS, WANT_U
-        )
+        p, q, h = pulls(
+            zq, at, yq, seen, c, place, label, wt, ok, ignore, peak, mine, own, rest, inverse, log_sum, h_own, up, up_u,
+            xs, C, MODE, ERRORS, SQUARES, SPREAD, KINDS, WANT_U, EXACT,
+        )  # fmt: skip
         inner = tl.where(mine == c, inner, inner + p * q)
         others = tl.where(mine == c, others, others + h)
         q_mine = tl.where(mine == c, q, q_mine)
@@ -186,13 +176,11 @@ def gradient(
     out += image * on + first * os
     to = i.to(tl.int64) * os
     for c in range(C):
-        x = tl.load(zp + at, mask=ok, other=0.0).to(tl.float32)
-        r, _, p, away = class_of(x, yp, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT)
-        u = log_sum + (peak - x)
         place = whose * C + c if APART else (image * C + c) * S + first + i
-        q, h = pulls(
-            r, wt, u, p, away, h_own, up, up_u, place, ok, c, xs, C, MODE, ERRORS, SQUARES, SPREAD, KINDS, WANT_U
-        )
+        p, q, h = pulls(
+            zp, at, yp, seen, c, place, label, wt, ok, ignore, peak, mine, own, rest, inverse, log_sum, h_own, up, up_u,
+            xs, C, MODE, ERRORS, SQUARES, SPREAD, KINDS, WANT_U, EXACT,
+        )  # fmt: skip
         g = tl.where(mine == c, own_push, p * (q + push) - h)
         tl.store(out + to, tl.where(wt == 0.0, 0.0, g).to(out.dtype.element_ty), mask=ok)
         out += oc

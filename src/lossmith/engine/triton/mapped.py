@@ -7,7 +7,7 @@ import triton.language as tl
 
 from .arithmetic import times
 from .pixels import LABELS, SHARES
-from .walk import class_of, pixels_of, survey
+from .walk import block_of, class_of, survey
 
 
 @triton.jit
@@ -30,17 +30,12 @@ def sums(
     image = (tl.program_id(0) // P).to(tl.int64)
     chunk = (tl.program_id(0) % P).to(tl.int64)
     part += tl.program_id(0).to(tl.int64) * C
-    i = tl.arange(0, B)
     for step in range(STEPS):
         first = (chunk * STEPS + step) * B
-        ok = i < tl.minimum(S - first, B).to(tl.int32)
-        at = i.to(tl.int64) * zs
-        seen = i.to(tl.int64) * ts
-        zp = z + image * zn + first * zs
-        yp = y + image * tn + first * ts
+        i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+            z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, False
+        )
         cost = price + image * C * S + first
-        here = image * S + first
-        label, wt = pixels_of(yp, tc, seen, w, sample, here, image, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
         peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
         for c in range(C):
             x = tl.load(zp + at, mask=ok, other=0.0).to(tl.float32)
@@ -57,6 +52,15 @@ def sums(
             cost += S
 
 
+@triton.jit
+def pull_of(up, cost, ok, r, p, q, ERROR: tl.constexpr):
+    """The gradient with respect to p, but for the weight."""
+    pull = tl.load(up) * tl.load(cost, mask=ok, other=0.0)
+    if ERROR == "square":
+        pull *= 2.0 * error_of(r, p, q, "residual")
+    return pull
+
+
 @triton.jit(do_not_specialize=["P", "ignore"])
 def gradient(
     z, y, w, sample, price, up, out, zn, zc, zs, tn, tc, ts, on, oc, os, S, P, ignore,
@@ -68,15 +72,10 @@ def gradient(
     image = (tl.program_id(0) // P).to(tl.int64)
     first = (tl.program_id(0) % P).to(tl.int64) * B
     up += image * C
-    i = tl.arange(0, B)
-    ok = i < tl.minimum(S - first, B).to(tl.int32)
-    at = i.to(tl.int64) * zs
-    seen = i.to(tl.int64) * ts
-    zp = z + image * zn + first * zs
-    yp = y + image * tn + first * ts
+    i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+        z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, False
+    )
     costs = price + image * C * S + first
-    here = image * S + first
-    label, wt = pixels_of(yp, tc, seen, w, sample, here, image, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
     peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
     shift = tl.zeros((B,), tl.float32)
     inner = tl.zeros((B,), tl.float32)
@@ -90,9 +89,7 @@ def gradient(
                 r, weight, p, q = class_of(
                     x, yq, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT
                 )
-                pull = tl.load(up + c) * tl.load(cost + i, mask=ok, other=0.0)
-                if ERROR == "square":
-                    pull *= 2.0 * error_of(r, p, q, "residual")
+                pull = pull_of(up + c, cost + i, ok, r, p, q, ERROR)
                 if again:
                     inner = tl.where(mine == c, inner, inner + p * (pull - shift))
                 else:
@@ -107,9 +104,7 @@ def gradient(
         r, weight, p, q = class_of(
             x, yp, seen, c, label, wt, ok, ignore, peak, mine, own, rest, inverse, C, MODE, EXACT
         )
-        pull = tl.load(up + c) * tl.load(costs + i, mask=ok, other=0.0)
-        if ERROR == "square":
-            pull *= 2.0 * error_of(r, p, q, "residual")
+        pull = pull_of(up + c, costs + i, ok, r, p, q, ERROR)
         if MODE == LABELS or MODE == SHARES:
             g = p * (tl.where(mine == c, 0.0, pull - shift) - inner)
         else:

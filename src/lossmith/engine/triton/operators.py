@@ -78,13 +78,14 @@ def merged(z: Tensor, y: Tensor, asked: Asked) -> bool:
 
 def _sums(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
     asked = Asked(*settings)
-    call = Call(z, y, w, sample, asked.task, asked.ignore, apart=not merged(z, y, asked))
+    by_rows = merged(z, y, asked)
+    call = Call(z, y, w, sample, asked.task, asked.ignore, apart=not by_rows)
     n, c, s, xs = call.images, call.classes, call.pixels, tuple(asked.xs)
     count = len(rows_of(asked, y.ndim < z.ndim))
     u = _like_u(z, y, asked)
     wants = {"ERRORS": asked.errors, "SQUARES": asked.squares, "SPREAD": asked.spread}
     told = {**call.flags, "KINDS": tuple(asked.kinds), "WANT_U": asked.u}
-    if merged(z, y, asked):
+    if by_rows:
         part = z.new_empty(n, s, count, dtype=torch.float32)
         block, warps = _row(c)
         even, strides = _even(s, call.zn, call.zs)
@@ -126,14 +127,15 @@ def _gradient(
     z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None, up: Tensor, up_u: Tensor | None, *settings: Any
 ) -> Tensor:
     asked = Asked(*settings)
-    call = Call(z, y, w, sample, asked.task, asked.ignore, apart=not merged(z, y, asked))
+    by_rows = merged(z, y, asked)
+    call = Call(z, y, w, sample, asked.task, asked.ignore, apart=not by_rows)
     n, c, s, xs = call.images, call.classes, call.pixels, tuple(asked.xs)
     out, on, oc, os = call.output(z)
     table = (up if asked.task == "multiclass" else up.transpose(1, 2)).float().contiguous()
     given = (*call.tensors, table if up_u is None else up_u.float().contiguous(), table, out)
     wants = {"ERRORS": asked.errors, "SQUARES": asked.squares, "SPREAD": asked.spread}
     told = {**call.flags, "KINDS": tuple(asked.kinds), "WANT_U": asked.u if up_u is not None else NOBODY}
-    if merged(z, y, asked):
+    if by_rows:
         block, warps = _row(c)
         even, strides = _even(s, call.zn, call.zs, on, os)
         sizes = (*strides, s, call.ignore, xs)

@@ -13,7 +13,7 @@ import triton.language as tl
 from ..plain.order import EXTRA
 from .arithmetic import ALL
 from .pixels import LABELS
-from .walk import chance, class_of, pixels_of, survey
+from .walk import block_of, chance, class_of, survey
 
 AROUND = tl.constexpr(EXTRA)
 
@@ -59,18 +59,12 @@ def histogram(
     counts += (tl.program_id(0) % COPIES).to(tl.int64) * SIZE + group * (C * 2 * (BINS + AROUND))
     totals += group * (C * 2)
     scale += group * C
-    i = tl.arange(0, B)
     for step in range(STEPS):
         first = (chunk * STEPS + step) * B
-        ok = i < tl.minimum(S - first, B).to(tl.int32)
-        at = i.to(tl.int64) * zs
-        seen = i.to(tl.int64) * ts
-        zp = z + image * zn + first * zs
-        yp = y + image * tn + first * ts
-        here = image * S + first
-        whose = tl.where(ok, first + i, 0) if APART else image
+        i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+            z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, APART
+        )
         by = tl.load(factor + whose)
-        label, wt = pixels_of(yp, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
         peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
         for c in range(C):
             x = tl.load(zp + at, mask=ok, other=0.0).to(tl.float32)
@@ -99,15 +93,9 @@ def largest(
     image = (tl.program_id(0) // P).to(tl.int64)
     first = (tl.program_id(0) % P).to(tl.int64) * B
     part += tl.program_id(0).to(tl.int64) * C
-    i = tl.arange(0, B)
-    ok = i < tl.minimum(S - first, B).to(tl.int32)
-    z += image * zn + first * zs
-    y += image * tn + first * ts
-    at = i.to(tl.int64) * zs
-    seen = i.to(tl.int64) * ts
-    here = image * S + first
-    whose = tl.where(ok, first + i, 0) if APART else image
-    label, wt = pixels_of(y, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
+    i, ok, whose, here, z, at, y, seen, label, wt = block_of(
+        z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, APART
+    )
     none = tl.zeros((B,), tl.float32)
     for c in range(C):
         x = tl.load(z + at, mask=ok, other=0.0).to(tl.float32)
@@ -133,16 +121,10 @@ def charge(
     group = image if PER_IMAGE else image * 0
     table += group * (C * 2 * (BINS + AROUND))
     scale += group * C
-    i = tl.arange(0, B)
-    ok = i < tl.minimum(S - first, B).to(tl.int32)
-    at = i.to(tl.int64) * zs
-    seen = i.to(tl.int64) * ts
-    zp = z + image * zn + first * zs
-    yp = y + image * tn + first * ts
-    here = image * S + first
-    whose = tl.where(ok, first + i, 0) if APART else image
+    i, ok, whose, here, zp, at, yp, seen, label, wt = block_of(
+        z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore, C, B, MODE, HAS_W, HAS_SAMPLE, APART
+    )
     by = tl.load(factor + whose)
-    label, wt = pixels_of(yp, tc, seen, w, sample, here, whose, ok, i, ignore, C, MODE, HAS_W, HAS_SAMPLE)
     peak, mine, own, rest, inverse, log_sum, u = survey(zp, zc, at, ok, label, C, MODE, EXACT)
     inner = tl.zeros((B,), tl.float32)
     own_q = tl.zeros((B,), tl.float32)

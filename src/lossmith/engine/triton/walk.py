@@ -19,18 +19,32 @@ LOW = tl.constexpr(-3.4028234e38)  # below every logit but −∞, so that −�
 
 
 @triton.jit
-def pixels_of(
-    y, tc, at, w, sample, here, image, ok, i, ignore,
-    C: tl.constexpr, MODE: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr,
+def block_of(
+    z, y, w, sample, zn, zs, tn, tc, ts, S, image, first, ignore,
+    C: tl.constexpr, B: tl.constexpr, MODE: tl.constexpr, HAS_W: tl.constexpr, HAS_SAMPLE: tl.constexpr,
+    APART: tl.constexpr,
 ):  # fmt: skip
-    """The label of pixels, −1 where there is none, and their weight. `here`: of the first, among all pixels."""
-    wt = weight_of(w + here, sample, i, image, ok, HAS_W, HAS_SAMPLE)
+    """B pixels of an image from `first` on.
+
+    i, which of them exist, the image of each (one for all but where pixels are images), the place of the first among
+    all pixels; where the first class lies and the pixels from there, the same of the target; label (−1 where there is
+    none) and weight.
+    """
+    i = tl.arange(0, B)
+    ok = i < tl.minimum(S - first, B).to(tl.int32)
+    whose = tl.where(ok, first + i, 0) if APART else image
+    here = image * S + first
+    at = i.to(tl.int64) * zs
+    seen = i.to(tl.int64) * ts
+    z += image * zn + first * zs
+    y += image * tn + first * ts
+    wt = weight_of(w + here, sample, i, whose, ok, HAS_W, HAS_SAMPLE)
     label = tl.full(ok.shape, -1, tl.int32)
     if MODE == LABELS:
-        label, wt = label_of(y, at, wt, ok, ignore, C)
+        label, wt = label_of(y, seen, wt, ok, ignore, C)
     elif MODE == SHARES:
-        wt = shares_weight(y, tc, at, wt, ok, ignore, C)
-    return label, wt
+        wt = shares_weight(y, tc, seen, wt, ok, ignore, C)
+    return i, ok, whose, here, z, at, y, seen, label, wt
 
 
 @triton.jit
