@@ -7,9 +7,7 @@ written as "not installed".
 
 from __future__ import annotations
 
-import argparse
 import math
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 
 import rivals
 import torch
-from tables import cells, number, table_head
+from tables import cells, filled, number, table_head, update
 from torch import Tensor
 
 import lossmith as ls
@@ -260,29 +258,11 @@ def section(name: str) -> str:
 
 
 def written(page: str, names: list[str]) -> str:
-    """The page with these sections made anew, each between its two marks."""
+    """The page with these sections made anew."""
     for name in names:
-        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        if not marks.search(page):
-            raise SystemExit(f"{PAGE.name} has no place for {name}: <!-- {name} --> and <!-- /{name} -->")
-        page = marks.sub(lambda found, name=name: f"{found[1]}\n{section(name)}\n\n{found[2]}", page)
+        page = filled(page, name, section(name), PAGE)
     return page
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit code 1 if a table is not current")
-    chosen = parser.parse_args()
-    old = PAGE.read_text(encoding="utf-8")
-    new = written(old, list(SECTIONS))
-    if not chosen.check:
-        PAGE.write_text(new, encoding="utf-8")
-        return 0
-    changed = [line for line in new.splitlines() if line not in set(old.splitlines())]
-    first = changed[0] if changed else "less"
-    print(f"{PAGE.name} is {'current' if old == new else f'not current; now it would say: {first}'}")
-    return int(old != new)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(update(PAGE, lambda page: written(page, list(SECTIONS)), (__doc__ or "").splitlines()[0]))

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -481,6 +482,30 @@ def test_what_to_install_is_what_the_package_calls_it():
     assert re.search(r'^lab = \[[^]]*"typer', project, re.M | re.S)
 
 
+# ---- micro-batches ---------------------------------------------------------------------------------------------------
+
+
+def accumulated(text: str, noise: Callable[[], float] = lambda: 0.0) -> Tensor:
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    pairs = [(Z[:1], Y[:1]), (Z[1:], Y[1:])]
+    return ls.accumulate(ls.parse(text), lambda pair: ((scale + noise()) * pair[0], pair[1]), pairs)
+
+
+case(
+    "`forward` must give the same twice (torch's random generators are put back; other randomness, such as NumPy's, "
+    "belongs into the micro-batches)",
+    lambda: accumulated("ce", np.random.default_rng(0).normal),
+    lambda: accumulated("ce", lambda: torch.randn(()).item()),
+)
+case(
+    "accumulate: {} has to see all pixels of the batch at once (reduction='none', the hardest pixels, errors in order "
+    "over the batch); leave that term out, or give it per_image=True",
+    lambda: accumulated("dice + lovasz"),
+    lambda: same(accumulated("dice"), ls.parse("dice")(Z, Y)),
+    lambda: same(accumulated("dice + lovasz(per_image=true)"), ls.parse("dice + lovasz(per_image=true)")(Z, Y)),
+)
+
+
 # ---- every hint has its case ----------------------------------------------------------------------------------------
 
 ADVISES = re.compile(
@@ -497,7 +522,14 @@ STATEMENTS = {
     "{}: a mask {} needs valid {} or {}, got {}",
     "{} is not a folder that only this user can write to",
 }
-ELSEWHERE = {'the command line needs the lab: pip install "lossmith[lab]"'}
+ELSEWHERE = {
+    'the command line needs the lab: pip install "lossmith[lab]"',
+    # processes are in test_processes.py: what raises these, and that what they advise is exact
+    "{}: split='space' gives every process a part of each image, and distances in a prediction need all of it: use "
+    "one_sided=True with distance=, or split the batch by images",
+    "{}: split='space' gives every process a part of each image, and distances need all of it: make the map of the "
+    "whole labels with {}, and give {} this process's part",
+}
 SOURCE = Path(ls.__file__).parent
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from problems import labels_of, logits_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -36,3 +39,11 @@ def test_boundary_schedules_are_the_papers():
         assert [weight if isinstance(weight, float) else round(weight.value, 9) for weight, _ in loss.terms] == [
             *weights
         ]
+
+
+def test_ddp(capsys, monkeypatch):
+    """Two processes train as one does, on whatever images; those of the example are fetched."""
+    monkeypatch.syspath_prepend(EXAMPLES)  # the processes import it by its name
+    images, labels = logits_of(6, 1, 32, 32), labels_of(2, 6, 32, 32)
+    assert importlib.import_module("ddp").main([(images, labels)] * 3) < 1e-9
+    assert "largest difference" in capsys.readouterr().out

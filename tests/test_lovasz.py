@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 import lossmith as ls
-from lossmith.engine.contract import Order
+from lossmith.engine.contract import Levels, Order, Ranking
+from lossmith.engine.images import Images
+from lossmith.engine.numba import order as by_numba
 from lossmith.engine.plain import order as ranking
+from lossmith.engine.problem import Problem
+from lossmith.engine.triton import order as by_triton
 from problems import IGNORE, IGNORED, PROBLEMS, calls, chances_of, labels_of, logits_of, shared_settings
 
 LOSSES = [ls.LovaszSoftmaxLoss, ls.LovaszHingeLoss]
@@ -449,3 +453,30 @@ def test_jaccard_adds_up():
     wrong, false = (f + b).cumsum(0), b.cumsum(0)
     delta = wrong / (f.sum() + false)
     np.testing.assert_allclose(share.cumsum(0), delta, rtol=1e-9)
+
+
+# ---- step by step, where others hold a part --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernels", [by_numba, by_triton], ids=["numba", "triton"])
+@pytest.mark.parametrize("weights", ["none", "sample", "pixel"])
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+def test_kernels_count_and_charge_as_torch_does(kernels, weights, per_image, task):
+    """Up to an error that is larger than all here, as another process might have one."""
+    z, hinge = logits_of(3, 4, 5, 7).float(), task == "multilabel"
+    labels = labels_of(4, 3, 5, 7) if task == "multiclass" else labels_of(2, 3, 4, 5, 7)
+    sample = torch.tensor([0.5, 3.0, 0.0]) if weights == "sample" else None
+    pixel = logits_of(3, 5, 7, seed=3).abs().float() if weights == "pixel" else None
+    found = []
+    for engine in (ranking.OnLevels, kernels.on_levels):
+        logits = z.clone().requires_grad_()
+        problem = Problem(logits, labels, pixel, sample, task, IGNORED)
+        counted = engine(Levels(problem, Ranking(64, False, per_image, hinge), Images(sample)))
+        span = 1.5 * counted.span if hinge else counted.span
+        histogram = counted.histogram(span)
+        losses, table = ranking.weigh(histogram, span)
+        (slope,) = torch.autograd.grad((counted.charged(span, table) * torch.arange(1.0, 5.0)).sum(), logits)
+        found.append((counted.span, histogram.sum(-1), losses, slope))
+    for a, b in zip(*found, strict=True):
+        close(a, b, 1e-5)

@@ -11,6 +11,7 @@ import sys as _sys
 from importlib import import_module as _import_module
 
 from . import box, distance, weighting
+from .accumulation import accumulate
 from .box import hard_examples
 from .engine import use_engine
 from .loss import Loss, Sum
@@ -27,12 +28,11 @@ from .losses.pixel import (
     PowerCrossEntropyLoss,
     QuadraticLoss,
 )
+from .losses.pixel_hardest import OhemCrossEntropyLoss, TopKCrossEntropyLoss
 from .losses.pixel_weighted import (
     BorderCrossEntropyLoss,
     BoundaryCrossEntropyLoss,
     DistanceMapPenaltyLoss,
-    OhemCrossEntropyLoss,
-    TopKCrossEntropyLoss,
     WeightedCrossEntropyLoss,
 )
 from .losses.region import (
@@ -105,6 +105,7 @@ __all__ = [
     "UnifiedFocalLoss",
     "VarifocalLoss",
     "WeightedCrossEntropyLoss",
+    "accumulate",
     "box",
     "catalogue",
     "cross_entropy",

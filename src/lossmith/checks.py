@@ -8,7 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from .engine.images import Count
 from .engine.tensors import can_look
+
+Denominator = Tensor | float | Count | None
 
 
 def kind(x: Any) -> Any:
@@ -48,10 +51,10 @@ def weights(who: str, x: Any, name: str, given: Tensor) -> None:
         raise ValueError(f"{who}: weights must be >= 0, got {float(x.min()):g}")
 
 
-def denominator(who: str, given: Tensor | float | None) -> Tensor | float | None:
+def denominator(who: str, given: Denominator) -> Denominator:
     """One number, not negative; a tensor on an accelerator is taken as it is."""
-    if given is None:
-        return None
+    if given is None or isinstance(given, Count):
+        return given
     if isinstance(given, Tensor) and given.numel() == 1 and not given.is_complex():
         given = given.detach().reshape(())
         fits = not can_look(given) or bool((given >= 0) & given.isfinite())

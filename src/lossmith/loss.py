@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import numbers
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Literal, Self
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
 from .arithmetic import ratio
+from .checks import Denominator
 from .engine.contract import Want
-from .engine.images import Images
+from .engine.images import Count, Images, Split, alone, bind, mean, together
+from .engine.processes import Gradient, Group, Processes
 from .inputs.call import by_slot, returned, unwrapped
+from .plan import Plan
 from .schedule import Ramp, Schedule, leave_out_ramps, named, names_of_shared, number
 from .settings import Settings, changes
 
@@ -52,10 +56,18 @@ class Loss(Settings):
     counts: ClassVar[frozenset[str]] = frozenset()  # settings that can be counted from labels
     __array_ufunc__: ClassVar[None] = None  # NumPy's numbers leave the product to us
     takes: ClassVar[frozenset[str]] = frozenset({"weight"})  # keywords of the call besides the input itself
+    splits: ClassVar[frozenset[str]] = frozenset()  # how a batch may be split with value and gradient exact
+    halo: ClassVar[str] = ""  # in words, what of the rest of an image it needs, where it cannot be split in space
+    how_it_is_run = frozenset({"group", "gradient", "split"})
     reduction: Reduction = "mean"
+    group: Group = None
+    gradient: Gradient = "mean"
+    split: Split = "images"
 
     def __init_subclass__(cls, part: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if "value" in vars(cls) and "splits" not in vars(cls):
+            cls.splits = frozenset()  # whether a value of its own asks all images, its author has to say
         cls.counts = cls.counts.intersection(cls.fields)
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
@@ -76,11 +88,11 @@ class Loss(Settings):
         """What the loss needs of the engine's pass besides n, t and tt."""
         return Want()
 
-    def value(self, batch: Any) -> Tensor:
-        """The reduced loss."""
+    def value(self, batch: Any) -> Any:
+        """The reduced loss; an `Across` that it follows from where others hold a part of the batch."""
         raise NotImplementedError
 
-    def class_values(self, batch: Any) -> Tensor | None:
+    def class_values(self, batch: Any) -> Any:
         """One value per class for the log, (C,), where the loss has such; None elsewhere."""
         return None
 
@@ -94,43 +106,58 @@ class Loss(Settings):
         Returns:
             a scalar in float32 (float64 for float64 logits), or with reduction="none" the family's natural shape.
         """
-        plan, batches = self._read(inputs, call)
-        total: Tensor | None = None
-        for weight, term in plan.terms:
-            part = _weighed(weight, term.value(batches[term.slot]))
-            total = part if total is None else total + part
-        assert total is not None
-        return returned(total, inputs, call, plan.terms[0][1].slot)
+        plan = self._plan()
+        value: Tensor = plan.settled(self.pending(plan, inputs, call))
+        return value
+
+    def pending(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> Any:
+        """The loss, or an `Across` that it follows from where others hold a part of the batch."""
+        batches = self._read(plan, inputs, call)
+        values: Any = (term.value(batches[term.slot]) for _, term in plan.terms)
+
+        def total(values: Iterable[Tensor]) -> Tensor:
+            return returned(_added(plan.terms, values), inputs, call, plan.terms[0][1].slot)
+
+        return total(values) if plan.split is None else bind(together(list(values)), total)
 
     def parts(self, *inputs: Tensor, per_class: bool = False, **call: Any) -> dict[str, Tensor]:
         """The weighted terms by name, detached, for the log; they add up to the loss.
 
         With `per_class=True` the region losses give one value per class, (C,), instead of their mean over the classes.
         """
-        out: dict[str, Tensor] = {}
+        plan = self._plan()
         with torch.no_grad():
-            plan, batches = self._read(inputs, call)
-            for weight, term in plan.terms:
-                batch = batches[term.slot]
-                value = term.class_values(batch) if per_class else None
-                value = term.value(batch) if value is None else value
+            parts: dict[str, Tensor] = plan.settled(self.pending_parts(plan, inputs, call, per_class))
+        return parts
+
+    def pending_parts(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any], per_class: bool) -> Any:
+        """The terms by name, or an `Across` that they follow from."""
+        batches, values = self._read(plan, inputs, call), []
+        for _, term in plan.terms:
+            value = term.class_values(batches[term.slot]) if per_class else None
+            values.append(term.value(batches[term.slot]) if value is None else value)
+
+        def named(values: list[Tensor]) -> dict[str, Tensor]:
+            out: dict[str, Tensor] = {}
+            for (weight, term), value in zip(plan.terms, values, strict=True):
                 out[_fresh(term.name, out)] = returned(_weighed(weight, value), inputs, call, term.slot).detach()
-        return out
+            return out
+
+        return bind(together(values), named)
 
     @classmethod
     def reading(cls, terms: Sequence[Any], who: str) -> Any:
         """What losses of this kind, which read one input, want of a call."""
         raise NotImplementedError
 
-    def _read(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> tuple[_Plan, dict[str, Any]]:
+    def _read(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """One batch per slot, of ordinary tensors, that no setting is without effect on."""
-        plan = self._plan()
         if call or not all(type(x) is Tensor for x in inputs):
             inputs, call = unwrapped(plan.who, (inputs, call), plan.formats)
-        batches = self.open(inputs, call)
+        batches = self.open(plan, inputs, call)
         for slot, addend in plan.addends:
             addend.suits(batches[slot])
-        return plan, batches
+        return batches
 
     def suits(self, batch: Any) -> None:
         """Raises a ValueError that names a setting which would have no effect on this input."""
@@ -140,9 +167,8 @@ class Loss(Settings):
         """The slot of its first term."""
         return self.terms[0][1].slot
 
-    def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
+    def open(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """Reads the call: one batch per slot."""
-        plan = self._plan()
         slots, who = plan.slots, plan.who
         pairs = by_slot(who, self, list(slots), inputs, call)
         if not call:
@@ -162,7 +188,7 @@ class Loss(Settings):
             batches[slot] = inputs_of(reading, *pairs[slot], **accepted)
         return batches
 
-    def _plan(self) -> _Plan:
+    def _plan(self) -> Plan:
         """What is known of a call before there is one; worked out again after a setting was assigned."""
         if torch.compiler.is_compiling():
             return self._planned()
@@ -171,26 +197,35 @@ class Loss(Settings):
             plan = _PLANS[self] = self._planned()
         return plan
 
-    def _planned(self) -> _Plan:
-        terms, who = self.terms, self._who()
-        by_slot: dict[str, list[Loss]] = {}
-        for _, term in terms:
-            by_slot.setdefault(term.slot, []).append(term)
-        slots = {
-            slot: (some[0].inputs, some[0].reading(some, who), frozenset().union(*(term.takes for term in some)))
-            for slot, some in by_slot.items()
-        }
-        formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
-        takes = frozenset().union(*(term.takes for _, term in terms))
-        addends = [(addend.slot_of_sum, addend) for _, addend in self.addends]
-        return _Plan(changes(), who, terms, addends, slots, takes, formats)
+    def _planned(self) -> Plan:
+        shares = self.shares
+        if shares.group is None:
+            return Plan.of(self, None, None)
+        return Plan.of(self, Processes(shares.group, shares.gradient), shares.split)
+
+    @property
+    def shares(self) -> Loss:
+        """The loss whose settings say with which processes it shares a batch."""
+        return self
+
+    def splits_into(self, split: Split | None) -> None:
+        """Raises a ValueError that says why where others hold a part of the batch and the loss would not be exact."""
+        if split is None or split in self.splits:
+            return
+        if self.halo and split == "space":
+            raise ValueError(
+                f"{type(self).__name__}: split='space' gives every process a part of each image, and this loss needs "
+                f"{self.halo}; split the batch by images, or leave it out"
+            )
+        raise ValueError(
+            f"{type(self).__name__}: it does not say that it is exact where a batch is split by {split}; "
+            "`splits` of its class is for those that are"
+        )
 
     def _who(self) -> str:
         return " + ".join(dict.fromkeys(type(term).__name__ for _, term in self.terms))
 
-    def reduce(
-        self, images: Images, amount: Tensor, weight: Tensor | float, denominator: Tensor | float | None = None
-    ) -> Tensor:
+    def reduce(self, images: Images, amount: Tensor, weight: Tensor | float, denominator: Denominator = None) -> Any:
         """The only place that knows what `reduction` means: Σ w ℓ / Σ w, Σ w ℓ, or w ℓ as it is.
 
         Where nothing is valid, 0 / 0, the loss is 0 and still has a graph.
@@ -204,13 +239,25 @@ class Loss(Settings):
             )
         if self.reduction == "none":
             return amount
+        total = amount.sum()
         if self.reduction == "sum":
-            return images.total(amount)
+            return images.across(alone, total)
         if denominator is None:
-            return images.mean(amount, weight)
-        total = images.total(amount)
-        given = denominator.to(total) if isinstance(denominator, Tensor) else total.new_full((), denominator)
-        return ratio(total, given)
+            return images.across(mean, total, weight.sum() if isinstance(weight, Tensor) else weight)
+        given, least = denominator if isinstance(denominator, Count) else (denominator, None)
+
+        def over(total: Tensor, by: Tensor | float) -> Tensor:
+            by = by.to(total) if isinstance(by, Tensor) else total.new_full((), by)
+            return ratio(total, by if least is None else by.clamp(min=least))
+
+        return images.across(over, total, given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy in the same group: a group cannot be copied, and there is but one."""
+        twin = type(self).__new__(type(self))
+        memo |= {id(self): twin, id(self.group): self.group}
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
 
     def step(self) -> None:
         """Advances the schedules of the weights; call it once an epoch."""
@@ -247,19 +294,7 @@ class Loss(Settings):
         return NotImplemented
 
 
-class _Plan(NamedTuple):
-    """What is known of the calls of a loss."""
-
-    changes: int  # when it was made
-    who: str
-    terms: list[tuple[Weight, Loss]]
-    addends: list[tuple[str, Loss]]  # with its `slot_of_sum`, whose input has to suit it
-    slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
-    takes: frozenset[str]
-    formats: frozenset[str]
-
-
-_PLANS: WeakKeyDictionary[Loss, _Plan] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[Loss, Plan] = WeakKeyDictionary()
 
 
 class Sum(Loss):
@@ -292,13 +327,8 @@ class Sum(Loss):
             if len(readers) > 1:
                 listed = " and ".join(f"{term!r}" for term in readers.values())
                 raise ValueError(f"{listed} read the input {slot!r} in different ways and cannot be added")
-            for setting in ("ignore_index", "task", "fmt"):
-                said = {
-                    term: getattr(term, setting) for _, term in terms if term.slot == slot and setting in term.fields
-                }
-                if len(set(said.values())) > 1:
-                    listed = ", ".join(f"{term.name} has {value!r}" for term, value in said.items())
-                    raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
+            _agree([term for _, term in terms if term.slot == slot], "ignore_index", "task", "fmt")
+        _agree([term for _, term in terms], "group", "gradient", "split")
 
     @property
     def addends(self) -> list[tuple[Weight, Loss]]:
@@ -307,6 +337,10 @@ class Sum(Loss):
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
         return list(zip(self._products, (term for loss in self._own() for _, term in loss.terms), strict=True))
+
+    @property
+    def shares(self) -> Loss:
+        return self.addends[0][1].shares
 
     def _own(self) -> list[Loss]:
         return [loss for loss in self.losses if isinstance(loss, Loss)]
@@ -325,6 +359,24 @@ class Sum(Loss):
                 else ("-1.0 * " if minus and size == 1 else "-" * minus) + body
             )
         return text
+
+
+def _agree(terms: list[Loss], *settings: str) -> None:
+    """Raises a ValueError that names a setting which the terms of a sum have to have in common, and have not."""
+    for setting in settings:
+        said = {term: getattr(term, setting) for term in terms if setting in term.fields}
+        if len(set(said.values())) > 1:
+            listed = ", ".join(f"{term.name} has {value!r}" for term, value in said.items())
+            raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
+
+
+def _added(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
+    total: Tensor | None = None
+    for (weight, _), value in zip(terms, values, strict=True):
+        part = _weighed(weight, value)
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 def _weighed(weight: Weight, value: Tensor) -> Tensor:

@@ -197,6 +197,7 @@ class Settings(nn.Module):
 
     fields: ClassVar[dict[str, Any]] = {}
     hints: ClassVar[dict[str, Any]] = {}
+    how_it_is_run: ClassVar[frozenset[str]] = frozenset()  # settings that say nothing of what is computed
     without: ClassVar[dict[str, str]] = {}  # an inherited setting that a class cannot honour, and why
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -303,8 +304,8 @@ class Settings(nn.Module):
         return self
 
     def settings(self) -> dict[str, Any]:
-        """The settings as plain values, tensors as lists, in the order of the fields."""
-        return dict(self._given)
+        """The settings as plain values, tensors as lists, in the order of the fields; how it is run, if it was said."""
+        return {k: v for k, v in self._given.items() if k not in self.how_it_is_run or not _same(v, self.fields[k])}
 
     def __repr__(self) -> str:
         said = [f"{k}={v!r}" for k, v in self._given.items() if not _same(v, self.fields[k])]

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .engine.images import bind, together
 from .engine.tensors import indices
 from .loss import Loss
+from .plan import Plan
 from .schedule import number
 
 Target = Tensor | Sequence[Tensor] | None
@@ -76,21 +78,29 @@ class DeepSupervision(nn.Module):
             TypeError: outputs that are not a list. One stacked tensor (N, heads, C, *S) is `outputs.unbind(1)`.
             ValueError: a number of outputs other than that of the weights or targets, a coarse output before a finer.
         """
-        total: Tensor | None = None
-        for _, weight, inputs, options in self._heads(outputs, target, call):
-            part = weight * self.loss(*inputs, **options)
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+        plan = self.loss._plan()
+        value: Tensor = plan.settled(self.pending(plan, (outputs, target), call))
+        return value
+
+    def pending(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> Any:
+        """The loss, or an `Across` that it follows from where others hold a part of the batch."""
+        outputs, target = (*inputs, None)[:2]
+        heads = list(self._heads(outputs, target, call))
+        values = together([self.loss.pending(plan, given, options) for _, _, given, options in heads])
+        return bind(values, lambda found: _mean([weight for _, weight, *_ in heads], found))
 
     def parts(
         self, outputs: Sequence[Tensor], target: Target = None, *, per_class: bool = False, **call: Any
     ) -> dict[str, Tensor]:
         """The weighted terms of every head as "head0.dice", detached, for the log; they add up to the loss."""
+        plan, heads = self.loss._plan(), list(self._heads(outputs, target, call))
+        with torch.no_grad():
+            parts = [self.loss.pending_parts(plan, given, options, per_class) for _, _, given, options in heads]
+            found = plan.settled(together(parts))
         return {
             f"head{number}.{name}": weight * value
-            for number, weight, inputs, options in self._heads(outputs, target, call)
-            for name, value in self.loss.parts(*inputs, per_class=per_class, **options).items()
+            for (number, weight, *_), named in zip(heads, found, strict=True)
+            for name, value in named.items()
         }
 
     def step(self) -> None:
@@ -131,6 +141,11 @@ class DeepSupervision(nn.Module):
     def __repr__(self) -> str:
         weights = "" if self.weights is None else f", weights={self.weights!r}"
         return f"DeepSupervision({self.loss!r}{weights})"
+
+
+def _mean(shares: list[float], values: list[Tensor]) -> Tensor:
+    first, *rest = (share * value for share, value in zip(shares, values, strict=True))
+    return sum(rest, first)
 
 
 def _head_by_head(target: Any, call: dict[str, Any], heads: int) -> tuple[Sequence[Any] | None, dict[str, Any]]:

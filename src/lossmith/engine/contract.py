@@ -42,6 +42,12 @@ class Want(NamedTuple):
         """Whether sums are needed for each label."""
         return self.labels or self.errors or self.squares or self.spread
 
+    @property
+    def names(self) -> list[str]:
+        """The sums that it asks for, by label."""
+        asked = {"fp": self.errors, "fn": self.errors, "fp2": self.squares, "fn2": self.squares}
+        return [*("n", "t", "tt") * self.by_label, *(name for name, wanted in asked.items() if wanted)]
+
     def __or__(self, other: Want) -> Want:
         return Want(
             labels=self.labels or other.labels,
@@ -203,6 +209,30 @@ class Pass(Question[Measured]):
 class Order(Question[tuple[Tensor, Tensor]]):
     """Errors in order: the Lovász extension of the Jaccard loss, and the weight of the foreground, per group and class,
     both (G, C)."""
+
+    problem: Problem
+    ranking: Ranking
+    images: Images
+
+
+class Counted(Protocol):
+    """The answer to `Levels`. Groups and classes are (G, C)."""
+
+    span: Tensor  # the largest error here
+
+    def histogram(self, span: Tensor) -> Tensor:
+        """The weights of background and foreground on each level up to `span`, the largest error anywhere:
+        (G, C, 2, slots), in float64."""
+        ...
+
+    def charged(self, span: Tensor, table: Tensor) -> Tensor:
+        """Something (G, C) whose gradient is that of Σ w · table[slot] · error over the pixels here."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Levels(Question[Counted]):
+    """Errors on levels, step by step: for `Order` where others hold a part of a group."""
 
     problem: Problem
     ranking: Ranking

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .choice import KernelFailure, gradient
-from .contract import MapSums, Order, Pass, Question
+from .contract import Levels, MapSums, Order, Pass, Question
 from .curves import Curve
 from .plain import sums as plain
 from .tensors import transformed
@@ -60,7 +60,7 @@ class Folder:
         return module.refuses, getattr(module, function)
 
 
-def strange(question: Pass | Order | MapSums) -> str | None:
+def strange(question: Pass | Order | Levels | MapSums) -> str | None:
     """Why kernels cannot take these logits and their target, whatever device they are on; None if they can."""
     problem = question.problem
     logits, target = problem.logits, problem.target
@@ -107,6 +107,28 @@ def gradient_of(by_kernels: Callable[[], Tensor], by_plain: Callable[[bool], Ten
         with torch.enable_grad():
             return by_plain(further)
     return gradient(by_kernels, by_plain)
+
+
+class Charged(torch.autograd.Function):
+    """0 for every group and class, with the gradient that the kernels give it: a value that nobody needs."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits: Tensor, span: Tensor, by_kernels: Callable[[Tensor], Tensor], by_plain: Callable[..., Tensor]
+    ) -> Tensor:
+        ctx.save_for_backward(logits)
+        ctx.ways = by_kernels, by_plain
+        return torch.zeros_like(span)
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (logits,), (by_kernels, by_plain) = ctx.saved_tensors, ctx.ways
+
+        def plainly(further: bool) -> Tensor:
+            found: Tensor = torch.autograd.grad(by_plain(), logits, upstream, create_graph=further)[0]
+            return found
+
+        return gradient(lambda: by_kernels(upstream), plainly), None, None, None
 
 
 class compiling:

@@ -13,12 +13,14 @@ from torch import Tensor
 from .. import checks
 from ..distance import gaps, signed_distances
 from ..engine import ask
-from ..engine.contract import Error, Event, Field, MapSums, Measured, Order, Pass, Ranking, Sums, Want
+from ..engine.contract import Error, Event, Field, Levels, MapSums, Measured, Order, Pass, Ranking, Sums, Want
 from ..engine.curves import Curve
-from ..engine.images import Images
+from ..engine.images import Count, Images, Split, pooled
+from ..engine.plain.order import ranked_across
 from ..engine.problem import Once, Problem, Task, hard_labels
-from ..engine.tensors import computed, indices, likeliest, recorded, wide, widest
+from ..engine.tensors import computed, flat, indices, likeliest, recorded, wide
 from .fit import check_range, fit, split_weight
+from .groups import Groups
 from .maps import CHECKS
 from .partial import annotated_classes, merged
 
@@ -34,6 +36,7 @@ class Reading:
     task          what the logits are, if a loss says so; assumes: what a target shaped like them means, if none does
     needs_target  whether any of them looks at the target
     fits          the tasks that each loss is defined for, where that is not all, by its name
+    split         what others hold of the batch, see `Images`
     """
 
     who: str
@@ -43,9 +46,10 @@ class Reading:
     ignore_index: int
     needs_target: bool
     fits: tuple[tuple[str, frozenset[Task]], ...]
+    split: Split | None = None
 
 
-class Batch:
+class Batch(Groups):
     """Logits and a target that fit each other, and everything the engine measured on them.
 
     Args:
@@ -72,66 +76,70 @@ class Batch:
         label_mask: Tensor | None = None,
         **maps: Tensor | None,
     ) -> None:
-        who = self.who = reading.who
-        self.denominator = checks.denominator(who, denominator)
+        who = reading.who
         if target is None and not reading.needs_target and isinstance(logits, Tensor) and logits.ndim > 1:
             some_label = int(reading.ignore_index == 0)
             target = torch.full_like(logits[:, 0], some_label, dtype=torch.long)
-        target, self.task = fit(who, logits, target, reading.task, reading.assumes, reading.ignore_index)
+        by = checks.denominator(who, denominator)
+        target, task = fit(who, logits, target, reading.task, reading.assumes, reading.ignore_index)
         for name, tasks in reading.fits:
-            if self.task not in tasks:
+            if task not in tasks:
                 raise ValueError(
                     f"{who}: {name} is defined for {' and '.join(sorted(tasks))} targets, and the "
-                    f"{logits.shape[1]} classes of {self.task!r} exclude each other; "
+                    f"{logits.shape[1]} classes of {task!r} exclude each other; "
                     "use one channel, or task='multilabel'"
                 )
         sample, per_pixel = split_weight(who, logits, weight)
-        self._given = self.problem = Problem(logits, target, per_pixel, sample, self.task, reading.ignore_index)
-        self.annotated = None
+        given = problem = Problem(logits, target, per_pixel, sample, task, reading.ignore_index)
+        annotated = None
         if label_mask is not None:
-            self.annotated = annotated_classes(who, logits, label_mask, self.task)
-            self.problem = merged(self._given, self.annotated)
-        self.exclusive = self.task == "multiclass"  # one label wins at each pixel; else every channel is a yes or no
-        self.n_classes, self.space = logits.shape[1], logits.shape[2:]
-        self.device = logits.device
-        self.dtype = widest(logits.device)  # of sums and of what multiplies them
-        self.n_pixels = len(logits) * math.prod(self.space)
-        self.n_labels = self.n_classes if self.exclusive else 2  # how many labels compete: the classes, or no and yes
-        self._maps = {name: CHECKS[name](who, self._given, given) for name, given in maps.items() if given is not None}
+            annotated = annotated_classes(who, logits, label_mask, task)
+            problem = merged(given, annotated)
+        self._given, self._want = given, reading.want
+        self._maps = {name: CHECKS[name](who, given, map_) for name, map_ in maps.items() if map_ is not None}
         self._made: dict[Hashable, Any] = {}
-        self.measured: Measured = ask(Pass(self.problem, reading.want))
-        check_range(who, self._given, self.measured.span)
-        self.sums: Sums = self.measured.sums  # the per-class sums of each image, (N, C)
-        self.images = Images(None if sample is None else wide(sample))
+        measured = ask(Pass(problem, reading.want))
+        check_range(who, given, measured.span)
+        images = Images(None if sample is None else wide(sample), reading.split)
+        super().__init__(who, problem, measured, annotated, images, by)
 
-    # ---- sums of labels: (N, C) under a softmax, (N, C, 2) of no and yes under a sigmoid -----------------------------
+    def grouped(self, per_image: bool, curves: Sequence[Curve] = (), **more: Tensor) -> Any:
+        """The sums of the images, or of all as one group; an `Across` where others hold a part of a group.
 
-    def curve(self, curve: Curve) -> Tensor:
-        """Σ w f(u) per image and label; (N, 1) where no loss asked for labels."""
-        return self.measured.curves[curve]
+        `more` are further sums of the groups, by name. Of the curves those that are asked for.
+        """
+        split = self.images.split
+        if per_image and split != "space":
+            return self.having(**more) if more else self
 
-    @Once
-    def label_weight(self) -> Tensor:
-        """The weight of the pixels with each label; (N, 1) where no loss asked for labels."""
-        s = self.sums
-        if self.exclusive:
-            if not s.known:  # nobody asked, and all pixels count
-                pixels = math.prod(self.space)
-                return torch.full((len(self.problem.logits), 1), pixels, dtype=self.dtype, device=self.device)
-            return s.t if "t" in s.known else s.n
-        return torch.stack([s.n - s.t, s.t], 2)
+        def table(name: Hashable, x: Tensor) -> Tensor:  # the same one for all who ask
+            return self._once((name, per_image), lambda: x if per_image else pooled(self.images.weighed(x)))
 
-    @property
-    def valid_weight(self) -> Tensor:
-        """What the valid pixels weigh, whatever their labels, to be added up: shares need not sum to 1 to the digit."""
-        return self.label_weight if self.problem.hard or not self.exclusive else self.sums.n[:, :1]
+        known = {"n": self.sums.n, **self.sums.known}
+        if split is not None:  # what is asked follows from what is wanted, not from what an engine found
+            known = {name: getattr(self.sums, name) for name in self._want.names}
+        sums = [*(table(name, x) for name, x in known.items()), *more.values()]
+        known |= more
+        of_curves = [table(curve, self.curve(curve)) for curve in curves]
+        annotated = self.annotated
+        if annotated is None and split is not None:
+            annotated = torch.ones_like(self.sums.t)
+        marks = [] if annotated is None else [table("annotated", annotated.to(self.dtype))]
 
-    @Once
-    def spread(self) -> Tensor:
-        """Σ w u_k of every label k that competes over every pixel, whatever its label is."""
-        spread, compete = self.measured.spread, self._competing
-        assert spread is not None
-        return spread if compete is None else spread.masked_fill(~compete, 0.0)
+        def groups(*found: Any) -> Groups:
+            *rest, denominator = found
+            measured = Measured(
+                Sums(**dict(zip(known, rest, strict=False))),
+                dict(zip(curves, rest[len(known) :], strict=False)),
+                complete=self.complete,
+            )
+            images = Images(self.images.sample if per_image else None)
+            mark = rest[-1] if marks else None
+            return Groups(self.who, self.problem, measured, mark, images, None if by is None else denominator)
+
+        by = self.denominator
+        assert not isinstance(by, Count)
+        return self.images.across(groups, *sums, *of_curves, *marks, 0.0 if by is None else by)
 
     @Once
     def information(self) -> Tensor:
@@ -170,50 +178,9 @@ class Batch:
             weight = torch.ones_like(self.labels[0], dtype=computed(self.problem.logits))
         return None if weight is None else self.images.weighed(weight)
 
-    @property
-    def _competing(self) -> Tensor | None:
-        """The labels that a softmax has left in each image, (N, C). None: all."""
-        return self.annotated if self.exclusive else None
-
-    def shared_out(self, amount: float, to: Tensor) -> Tensor | float:
-        """An amount divided by the number of labels that compete: one for all, or one per image, shaped for `to`."""
-        compete = self._competing
-        if compete is None:
-            return amount / self.n_labels
-        return (amount / compete.sum(1).to(to)).reshape(-1, *[1] * (to.ndim - 1))
-
     def natural(self, values: Tensor) -> Tensor:
         """Values of pixels in the shape of the labels: one channel is no axis."""
         return values.squeeze(1) if self.task == "binary" else values
-
-    # ---- factors of labels -------------------------------------------------------------------------------------------
-
-    def label_price(self, per_class: Tensor | None, name: str) -> Tensor | None:
-        """A factor per label from one per class: (C,) under a softmax, (C, 2) under a sigmoid.
-
-        With a single channel the classes are no and yes; with several independent channels they are the channels.
-        """
-        if per_class is None:
-            return None
-        price = per_class.to(self.device, self.dtype)
-        expected = 2 if self.task == "binary" else self.n_classes
-        if price.shape != (expected,):
-            meaning = "(negative, positive)" if self.task == "binary" else f"one per class, C = {self.n_classes}"
-            raise ValueError(f"{self.who}: {name} needs {expected} values, {meaning}, got {tuple(price.shape)}")
-        if self.exclusive:
-            return price
-        return price.unsqueeze(0) if self.task == "binary" else price.unsqueeze(1).expand(-1, 2)
-
-    def per_channel(self, given: Tensor | float, name: str) -> Tensor:
-        """What is one number, or one for each channel of yes and no, as (C,)."""
-        if not isinstance(given, Tensor):
-            return torch.full((self.n_classes,), given, dtype=self.dtype, device=self.device)
-        numbers = given.to(self.device, self.dtype).flatten()
-        if len(numbers) != self.n_classes:
-            raise ValueError(
-                f"{self.who}: {name} needs one number, or one per channel ({self.n_classes}), got {len(numbers)}"
-            )
-        return numbers
 
     def at_labels(self, price: Tensor, label: Tensor | int) -> Tensor:
         """A factor per label, or per image and label, of every pixel: shaped like u, or ready to broadcast."""
@@ -223,7 +190,7 @@ class Batch:
                 return price[..., label].reshape(-1, *space)
             if price.ndim == 1:
                 return price.index_select(0, label.flatten().long()).view_as(label)
-            return price.gather(1, label.reshape(len(label), -1).long()).view_as(label)
+            return price.gather(1, flat(label, label.ndim - 1).long()).view_as(label)
         channels = price.expand(*price.shape[:-2], self.n_classes, 2).reshape(-1, self.n_classes, *space, 2)
         if isinstance(label, int):
             return channels[..., label]
@@ -231,9 +198,13 @@ class Batch:
 
     # ---- questions of their own --------------------------------------------------------------------------------------
 
-    def ranked(self, ranking: Ranking) -> tuple[Tensor, Tensor]:
-        """The Lovász extension of the Jaccard loss and the weight of the foreground, per group and class, (G, C)."""
-        return self._once(ranking, lambda: ask(Order(self.problem, ranking, self.images)))
+    def ranked(self, ranking: Ranking) -> Any:
+        """The Lovász extension of the Jaccard loss and the weight of the foreground, per group and class, (G, C); an
+        `Across` where others hold a part of a group."""
+        question = Order(self.problem, ranking, self.images)
+        if self.images.split == "space" or (self.images.split is not None and not ranking.per_image):
+            return ranked_across(question, lambda: ask(Levels(self.problem, ranking, self.images)))
+        return self._once(ranking, lambda: ask(question))
 
     @Once
     def field(self) -> Tensor:
@@ -283,6 +254,7 @@ class Batch:
         given = self._maps.get("distance")
         if given is not None:
             return given
+        self._whole("distance=", "ls.distance.signed_distance_map")
         return self._once(("distance", spacing), lambda: self._distances(self.masks[0], spacing))
 
     def predicted_distance(self, spacing: Sequence[float] | None) -> Tensor:
@@ -290,6 +262,11 @@ class Batch:
         if recorded():
             raise RuntimeError(
                 f"{self.who}: torch.jit.trace cannot record the distance transform of a prediction; use one_sided=True"
+            )
+        if self.images.split == "space":
+            raise ValueError(
+                f"{self.who}: split='space' gives every process a part of each image, and distances in a prediction "
+                "need all of it: use one_sided=True with distance=, or split the batch by images"
             )
         z = self.problem.logits.detach()
         yes = torch.zeros_like(z, dtype=torch.bool).scatter(1, likeliest(z), True) if self.exclusive else z > 0
@@ -300,6 +277,7 @@ class Batch:
         given = self._maps.get("gap")
         if given is not None:
             return given
+        self._whole("gap=", "ls.distance.gap_map")
         return self._once(("gap", spacing), lambda: self._gaps(spacing))
 
     def _gaps(self, spacing: Sequence[float] | None) -> Tensor:
@@ -311,6 +289,13 @@ class Batch:
         apart = labels.ndim - len(self.space) - 1
         maps = gaps(labels.flatten(0, apart), valid.flatten(0, apart), spacing, double=double)
         return maps.reshape(labels.shape)
+
+    def _whole(self, keyword: str, maker: str) -> None:
+        if self.images.split == "space":
+            raise ValueError(
+                f"{self.who}: split='space' gives every process a part of each image, and distances need all of it: "
+                f"make the map of the whole labels with {maker}, and give {keyword} this process's part"
+            )
 
     def _check_axes(self) -> None:
         if len(self.space) > 3:

@@ -26,11 +26,11 @@ class ScorePair(Elements):
         target: Any,
         *,
         weight: Tensor | None = None,
-        denominator: Tensor | float | None = None,
+        denominator: checks.Denominator = None,
     ) -> None:
         who = reading.who
         check_logits(who, logits)
-        super().__init__(who, logits, logits.shape, weight, denominator)
+        super().__init__(reading, logits, logits.shape, weight, denominator)
         target = _dense(who, logits, target, self.weight) if isinstance(target, tuple | list) else target
         _check_target(who, logits, target, logits.shape)
         self.logits, self.target = self.ready(logits), self.ready(target)
@@ -50,14 +50,14 @@ class EdgePair(Elements):
         target: Any,
         *,
         weight: Tensor | None = None,
-        denominator: Tensor | float | None = None,
+        denominator: checks.Denominator = None,
     ) -> None:
         who = reading.who
         check_logits(who, logits)
         if logits.shape[-1] < 2:
             raise ValueError(f"{who}: logits must be (…, n + 1) with n >= 1, got {tuple(logits.shape)}")
         _check_target(who, logits, target, logits.shape[:-1])
-        super().__init__(who, logits, target.shape, weight, denominator)
+        super().__init__(reading, logits, target.shape, weight, denominator)
         self.logits, self.target = self.ready(logits), self.ready(target)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from .. import checks
 from ..engine import ask
 from ..engine.contract import Boxes, Overlap
-from ..engine.images import Images
+from ..engine.images import Images, Split
 from ..engine.tensors import computed
 
 Format = Literal["xyxy", "xywh", "cxcywh"]
@@ -26,7 +26,7 @@ class Elements:
     """What the inputs of losses by element share: a weight for each element or row, a denominator, and their errors.
 
     Args:
-        who: the losses that read it, for errors.
+        reading: what the losses want.
         given: the tensor that the values are computed from; float64 stays, everything else becomes float32.
         shape: of the elements.
         weight: shaped like the elements, or like their rows (without the last axis). Weight 0 is inert.
@@ -34,9 +34,15 @@ class Elements:
     """
 
     def __init__(
-        self, who: str, given: Tensor, shape: torch.Size, weight: Tensor | None, denominator: Tensor | float | None
+        self,
+        reading: PairReading,
+        given: Tensor,
+        shape: torch.Size,
+        weight: Tensor | None,
+        denominator: checks.Denominator,
     ) -> None:
-        self.who, self.denominator, self.images = who, checks.denominator(who, denominator), Images()
+        who = self.who = reading.who
+        self.denominator, self.images = checks.denominator(who, denominator), Images(None, reading.split)
         self.dtype = computed(given)
         self.weight = None if weight is None else self._checked(weight, given, shape)
 
@@ -67,11 +73,13 @@ class Elements:
 
 @dataclass(frozen=True)
 class PairReading:
-    """What box and regression losses want of a call: the fields of the boxes' overlap, in the format of the boxes."""
+    """What losses by element want of a call: the fields of the boxes' overlap, in the format of the boxes; and what
+    others hold of the batch, see `Images`."""
 
     who: str
     reads: tuple[str, ...]
     fmt: Format
+    split: Split | None = None
 
 
 class Pair(Elements):
@@ -95,11 +103,11 @@ class Pair(Elements):
         target: Tensor | None,
         *,
         weight: Tensor | None = None,
-        denominator: Tensor | float | None = None,
+        denominator: checks.Denominator = None,
     ) -> None:
         who = reading.who
         target = _fit(who, prediction, target)
-        super().__init__(who, prediction, prediction.shape, weight, denominator)
+        super().__init__(reading, prediction, prediction.shape, weight, denominator)
         if reading.reads and (prediction.ndim == 0 or prediction.shape[-1] != 4):
             raise ValueError(f"{who}: boxes must be (…, 4), got {tuple(prediction.shape)}")
         if reading.reads and self.weight is not None and self.weight.ndim == prediction.ndim:

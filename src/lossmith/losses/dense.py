@@ -13,8 +13,10 @@ from torch import Tensor
 from ..arithmetic import ratio
 from ..bounds import Classes
 from ..engine.contract import Want
+from ..engine.images import bind
 from ..engine.problem import Task
 from ..inputs.batch import Batch, Reading
+from ..inputs.groups import Groups
 from ..loss import Loss
 
 
@@ -55,6 +57,7 @@ class ClassLoss(Dense):
 
     per_image: bool = True
     classes: Classes | None = None
+    splits = frozenset({"images", "space"})
     include_background: bool = True
     absent: Literal["smooth", "skip"] = "smooth"
 
@@ -82,66 +85,72 @@ class ClassLoss(Dense):
                 "drop it, or use two channels"
             )
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
+    def groups(self, batch: Batch) -> Any:
+        """The sums that it is a formula of, as `Groups`, or an `Across` that they follow from."""
+        return batch.grouped(self.per_image is not False)
+
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor | tuple[Tensor, Tensor]:
         """(G, K), one for each class in `kept`; or (G,). A second tensor (G, K) says which classes enter the mean, if
         that is not for `absent` to say."""
         raise NotImplementedError
 
-    def present(self, batch: Batch) -> Tensor:
+    def present(self, groups: Groups) -> Tensor:
         """Whether a group has anything of a class, (G, C): what absent="skip" asks."""
-        return self._by_group(batch, batch.sums.t) != 0
+        return groups.sums.t != 0
 
-    def value(self, batch: Batch) -> Tensor:
-        losses, shares, groups = self._by_class(batch)
+    def value(self, batch: Batch) -> Any:
+        return bind(self.groups(batch), lambda groups: self._value(batch, groups))
+
+    def _value(self, batch: Batch, groups: Groups) -> Any:
+        losses, shares, weight = self._by_class(batch, groups)
         if self.reduction == "none":
             return losses
         if shares is None:  # every class of every group counts the same
             if self.reduction == "sum" and losses.ndim == 2:
                 losses = losses.mean(1)
-            return self.reduce(batch.images, losses, losses.numel())
+            return self.reduce(groups.images, losses, losses.numel())
         if losses.ndim == 2:
             losses = ratio((losses * shares).sum(1), shares.sum(1))
-        return self.reduce(batch.images, losses * groups, groups)
+        return self.reduce(groups.images, losses * weight, weight)
 
-    def class_values(self, batch: Batch) -> Tensor | None:
-        losses, shares, groups = self._by_class(batch)
+    def class_values(self, batch: Batch) -> Any:
+        return bind(self.groups(batch), lambda groups: self._class_values(batch, groups))
+
+    def _class_values(self, batch: Batch, groups: Groups) -> Any:
+        losses, shares, weight = self._by_class(batch, groups)
         if losses.ndim == 1:
-            return None
+            return self._value(batch, groups)
         if shares is None:
-            return batch.images.pooled(losses).squeeze(0) / len(losses)
-        weight = groups.unsqueeze(1) * (shares > 0)
-        return ratio(batch.images.pooled(losses * weight), batch.images.pooled(weight)).squeeze(0)
+            return losses.mean(0)
+        weights = weight.unsqueeze(1) * (shares > 0)
+        return groups.images.across(ratio, (losses * weights).sum(0), weights.sum(0))
 
-    def _by_class(self, batch: Batch) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _by_class(self, batch: Batch, groups: Groups) -> tuple[Tensor, Tensor | None, Tensor]:
         """Losses (G, K) or (G,), the share of each class in their mean (G, K), the weight of each group (G,)."""
         kept = self._included(batch)
-        losses, counted = self.class_losses(batch, kept), None
+        losses, counted = self.class_losses(batch, groups, kept), None
         if isinstance(losses, tuple):
             losses, counted = losses
         prices = batch.label_price(self.class_weight, "class_weight")
         skips = self.absent == "skip"
-        if batch.measured.complete and prices is None and batch.annotated is None and not skips and counted is None:
+        if groups.complete and prices is None and groups.annotated is None and not skips and counted is None:
             return losses, None, losses
-        n, t = (picked(self._by_group(batch, x), kept) for x in (batch.sums.n, batch.sums.t))
+        n, t = (picked(x, kept) for x in (groups.sums.n, groups.sums.t))
         shares = (n != 0).to(losses)  # also where n is NaN: a broken input must not drop out of the mean
-        groups = (n != 0).any(1).to(losses)
+        weight = (n != 0).any(1).to(losses)
         if prices is not None and batch.task != "binary":  # one channel is one class: its weight would cancel
             shares = shares * (prices if batch.exclusive else prices[:, 0])[kept].to(shares)
-        if batch.annotated is not None:
-            shares = shares * picked(self._by_group(batch, batch.annotated.to(shares)) != 0, kept)
+        if groups.annotated is not None:
+            shares = shares * picked(groups.annotated != 0, kept)
         if skips:
-            counted = picked(self.present(batch), kept)
+            counted = picked(self.present(groups), kept)
         if counted is not None:
             shares = shares * counted
         if losses.ndim == 2 and losses.shape[1] > len(kept):  # background and foreground of one channel
             shares = torch.cat([(n != t).to(losses) if skips else torch.ones_like(shares), shares], 1)
             shares = shares if prices is None else shares * prices.to(shares)
         losses = losses if losses.ndim == 1 or counted is None else losses * (shares != 0)
-        return losses, shares, groups if self.per_image is False else batch.images.weighed(groups)
-
-    def _by_group(self, batch: Batch, x: Tensor) -> Tensor:
-        """Sums of images (N, C) as they are, or pooled."""
-        return batch.images.pooled(x) if self.per_image is False else x
+        return losses, shares, groups.images.weighed(weight)
 
     def _included(self, batch: Batch) -> list[int]:
         if self.classes is not None:

@@ -12,11 +12,12 @@ from ..bounds import NonNegative
 from ..box import decode_distances, encode_distances
 from ..engine import ask
 from ..engine.contract import Overlap
-from ..engine.images import Images
+from ..engine.images import Count
 from ..engine.plain.scores import chance
 from ..engine.tensors import floating
 from ..inputs.heads import check_logits
 from ..loss import Loss, Weight
+from ..plan import Plan
 from .box import BoxLoss, GIoULoss
 from .distribution import DistributionFocalLoss, QualityFocalLoss, integral
 
@@ -71,10 +72,13 @@ class GeneralizedFocalLoss(Loss):
         super().__init__(*unnamed, **given)
         if self.box.fmt != "xyxy" or self.box.reduction != "mean":
             raise ValueError(f"GeneralizedFocalLoss: box must have fmt='xyxy' and reduction='mean', got {self.box!r}")
+        shared = {name: getattr(self, name) for name in ("group", "gradient", "split")}
+        if self.box.group is not self.group:
+            self.box = type(self.box)(**{**self.box.settings(), **shared})
         self._terms: list[tuple[Weight, Loss]] = [
-            (1.0, QualityFocalLoss(beta=self.beta)),
+            (1.0, QualityFocalLoss(beta=self.beta, **shared)),
             (self.box_weight, self.box),
-            (self.dfl_weight, DistributionFocalLoss()),
+            (self.dfl_weight, DistributionFocalLoss(**shared)),
         ]
 
     @property
@@ -84,21 +88,21 @@ class GeneralizedFocalLoss(Loss):
     def normalisers(self, logits: Tensor, labels: Tensor, weight: Tensor | None = None) -> dict[str, Tensor]:
         """What the call divides by, for `denominator=`: N₊ (at least 1) for scores, Σ₊ s for boxes, 4 Σ₊ s for edges.
 
-        Average each over the processes and hand them in: the mean of the processes' losses and gradients, which is what
-        data-parallel training takes, is then that of the whole batch.
+        Between processes `group=` takes care of them. Without it, average each over the processes and hand them in: the
+        mean of the processes' losses and gradients, which is what data-parallel training takes, is then that of the
+        whole batch.
         """
         positive = self._positive(logits, labels, weight)
-        return self._normalisers(positive, self._trust(logits, positive, weight), weight)
+        found = self._normalisers(positive, self._trust(logits, positive, weight), weight)
+        return {name: x.amount.clamp(min=x.least) if isinstance(x, Count) else x for name, x in found.items()}
 
-    def _normalisers(self, positive: Tensor, trust: Tensor, weight: Tensor | None) -> dict[str, Tensor]:
-        images = Images()
+    def _normalisers(self, positive: Tensor, trust: Tensor, weight: Tensor | None) -> dict[str, Any]:
         count = positive.to(trust) if weight is None else torch.where(positive, weight.to(trust), 0.0)
-        trusted = images.total(trust)
-        return {"score": images.total(count).clamp(min=1.0), "box": trusted, "edge": 4 * trusted}
+        return {"score": Count(count.sum(), 1.0), "box": trust.sum(), "edge": 4 * trust.sum()}
 
-    def open(self, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
+    def open(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         if not inputs:
-            return super().open(inputs, call)
+            return super().open(plan, inputs, call)
         if len(inputs) != 6:
             raise TypeError(
                 f"{self._who()}: call loss(logits, edges, points, strides, labels, boxes), got {len(inputs)} arguments"
@@ -121,7 +125,7 @@ class GeneralizedFocalLoss(Loss):
             "denominator": self._normalisers(positive, trust, weight) if denominator is None else denominator,
         }
         rest = {key: value for key, value in call.items() if key not in ("weight", "denominator")}
-        return super().open((), {**rest, **given})
+        return super().open(plan, (), {**rest, **given})
 
     def _fit(
         self, logits: Tensor, edges: Tensor, points: Tensor, labels: Tensor, boxes: Tensor, weight: Tensor | None

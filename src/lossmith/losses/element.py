@@ -18,6 +18,7 @@ class ElementLoss(Loss):
     """
 
     takes: ClassVar[frozenset[str]] = frozenset({"weight", "denominator"})
+    splits = frozenset({"images"})
 
     def amount(self, given: Any) -> Tensor:
         """ℓ of every element."""
@@ -27,7 +28,7 @@ class ElementLoss(Loss):
         """The fields of the boxes' overlap that the loss reads; a loss of something else reads none."""
         return ()
 
-    def value(self, given: Elements) -> Tensor:
+    def value(self, given: Elements) -> Any:
         return self.reduce(given.images, *given.weighed(self.amount(given)), given.denominator)
 
     @classmethod

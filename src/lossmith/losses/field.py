@@ -20,6 +20,7 @@ from ..bounds import ClassPairs, NonNegative, Window
 from ..engine.contract import Want
 from ..engine.tensors import product
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .dense import ClassLoss, Dense, picked
 
 
@@ -48,8 +49,10 @@ class ActiveContourLoss(ClassLoss):
     """
 
     name = "active_contour"
+    halo = "a pixel beyond the cut along each axis"
     family = "field"
     spatial = True
+    splits = frozenset({"images"})
     range = (0.0, 1.0 + math.sqrt(3.0) + 1e-8)
     paper = "Chen et al. 2019, CVPR"
     without: ClassVar[dict[str, str]] = {"per_image": "a contour belongs to one image"}
@@ -61,7 +64,7 @@ class ActiveContourLoss(ClassLoss):
     def wants(self) -> Want:
         return Want(errors=True)
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor:
         s = batch.sums
         region = ratio(self.inside_weight * s.fp + s.fn, s.n)
         return picked(self._length(batch) + self.region_weight * region, kept)
@@ -113,8 +116,10 @@ class BoundaryF1Loss(ClassLoss):
     """
 
     name = "boundary_f1"
+    halo = "the pixels beyond the cut, (theta0 + theta) / 2 − 1 of them"
     family = "field"
     spatial = True
+    splits = frozenset({"images"})
     range = (0.0, 1.0)
     paper = "Bokhovkin & Burnaev 2019, arXiv 1905.07852"
     without: ClassVar[dict[str, str]] = {
@@ -124,7 +129,7 @@ class BoundaryF1Loss(ClassLoss):
     theta0: Window = 3
     theta: Window = 5
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> tuple[Tensor, Tensor]:
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> tuple[Tensor, Tensor]:
         masks, valid = (x[:, kept] for x in batch.masks)
         p, r = self._ring(1 - batch.field[:, kept], valid), self._ring((~masks).to(batch.field), valid)
         precision = ratio(batch.over_pixels(p * largest_near(r, self.theta)), batch.over_pixels(p))
@@ -186,8 +191,10 @@ class NonAdjacencyLoss(Dense):
     """
 
     name = "nonadjacency"
+    halo = "the pixels beyond the cut, (window − 1) / 2 of them"
     family = "field"
     spatial = True
+    splits = frozenset({"images"})
     counts: ClassVar[frozenset[str]] = frozenset({"forbidden"})
     range = (0.0, 1.0)
     paper = "Ganaye et al. 2018, MICCAI"
@@ -223,7 +230,7 @@ class NonAdjacencyLoss(Dense):
         forbidden = forbidden_pairs(data, num_classes, window, ignore_index)
         return cls(forbidden=torch.from_numpy(forbidden), window=window, ignore_index=ignore_index, **settings)
 
-    def value(self, batch: Batch) -> Tensor:
+    def value(self, batch: Batch) -> Any:
         p = batch.whole_field
         p = torch.cat([1 - p, p], 1) if batch.task == "binary" else p
         forbidden = self._matrix(batch, p.shape[1]).to(p)

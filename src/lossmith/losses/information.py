@@ -16,6 +16,7 @@ from ..engine.contract import Event, Want
 from ..engine.curves import CROSS_ENTROPY, Curve
 from ..engine.problem import Task
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .pixel import PixelLoss, Table
 
 
@@ -120,14 +121,15 @@ class KLDivergenceLoss(InformationLoss):
 
     target = "soft"
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
     def wants(self) -> Want:
         return super().wants() | Want(labels=True)
 
-    def label_sums(self, batch: Batch) -> Tensor:
-        return super().label_sums(batch) + batch.information
+    def label_sums(self, groups: Groups) -> Tensor:
+        assert isinstance(groups, Batch)  # no price of it follows from sums: what it reads are the images
+        return super().label_sums(groups) + groups.information
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:
         if event.chance is None:
@@ -158,9 +160,10 @@ class EntropyLoss(InformationLoss):
     def wants(self) -> Want:
         return Want(u=True, spread=True)
 
-    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor | float]:
+    def pixels(
+        self, batch: Batch, groups: Groups, counted: Tensor | None, pixel: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
         u = torch.stack([event.u for event in batch.every]).clamp(max=700.0)  # e^−u · u is 0 long before
-        amount, weight = (torch.exp(-u) * u).sum(0), batch.pixel_weight
-        return batch.natural(
-            amount if weight is None else amount * weight
-        ), amount.numel() if weight is None else weight
+        amount = (torch.exp(-u) * u).sum(0)
+        weighed, weight = (amount, amount.numel()) if pixel is None else (amount * pixel, pixel)
+        return batch.natural(weighed), weight

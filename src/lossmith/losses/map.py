@@ -9,7 +9,7 @@ ignored pixel.
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from ..arithmetic import ratio
 from ..bounds import NonNegative, Spacing
 from ..distance import zero_ring
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .dense import ClassLoss, picked
 
 
@@ -34,8 +35,11 @@ class MapLoss(ClassLoss):
         """What the pixels of each image and class add up to, (N, C)."""
         raise NotImplementedError
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        return picked(ratio(self.sums(batch), batch.sums.n), kept)
+    def groups(self, batch: Batch) -> Any:
+        return batch.grouped(True, priced=self.sums(batch))
+
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor:
+        return picked(ratio(groups.sums.priced, groups.sums.n), kept)
 
 
 class BoundaryLoss(MapLoss):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from functools import reduce
 from operator import mul
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from torch import Tensor
 from ..bounds import AboveOne, Fraction, NonNegative, Positive, PositiveWeight
 from ..engine.contract import Event, Want
 from ..engine.curves import CROSS_ENTROPY, Conservative, Curve, Focal, Power, SignedConservative
+from ..engine.images import bind
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .dense import Dense
 
 
@@ -34,11 +36,17 @@ class PixelLoss(Dense):
     family = "pixel"
     takes: ClassVar[frozenset[str]] = Dense.takes | {"denominator"}
     spread: ClassVar[float] = 0.0
+    splits = frozenset({"images", "space"})
+    priced_by: ClassVar[Literal["", "image", "batch"]] = ""  # prices that follow from the sums of an image, or of all
 
-    def curves(self, batch: Batch | None) -> Table:
-        """The curves with their prices: None, a factor, or one per label (or per image and label), inside ℓ and not in
-        the mean's denominator. Without a batch, only the curves are asked for, and whether there are prices."""
+    def curves(self, groups: Groups | None) -> Table:
+        """The curves with their prices: None, a factor, or one per label (or per group and label), inside ℓ and not in
+        the mean's denominator. Without groups, only the curves are asked for, and whether there are prices."""
         raise NotImplementedError
+
+    def sizes(self, batch: Batch) -> dict[str, Tensor]:
+        """Further sums of the images, (N, C), that prices follow from, by name."""
+        return {}
 
     def chosen(self, batch: Batch) -> Tensor | None:
         """The weight of every pixel in both sums, constant: 0 leaves it out. None: all 1."""
@@ -61,35 +69,44 @@ class PixelLoss(Dense):
         priced = self.class_weight is not None or any(price is not None for _, price in table)
         return Want(curves=tuple(curve for curve, _ in table), labels=priced, spread=spreads)
 
-    def value(self, batch: Batch) -> Tensor:
+    def value(self, batch: Batch) -> Any:
+        if not self.priced_by:
+            return self._value(batch, batch)
+        curves = [curve for curve, _ in self.curves(None)] if self.by_label else []
+        found = batch.grouped(self.priced_by == "image", curves, **self.sizes(batch))
+        return bind(found, lambda groups: self._value(batch, groups))
+
+    def _value(self, batch: Batch, groups: Groups) -> Any:
         counted = batch.label_price(self.class_weight, "class_weight")
         weight: Tensor | float
         if not self.by_label:
-            amount, weight = self.pixels(batch, counted)
+            amount, weight = self.pixels(batch, groups, counted, self.chosen(batch))
             return self.reduce(batch.images, amount, weight, batch.denominator)
-        amount = batch.images.weighed(_times(self.label_sums(batch), counted))
-        if batch.measured.complete and counted is None:
+        amount = groups.images.weighed(_times(self.label_sums(groups), counted))
+        if groups.complete and counted is None:
             weight = batch.n_pixels * (1 if batch.exclusive else batch.n_classes)
         else:
-            weighed = batch.valid_weight if counted is None else _times(batch.label_weight, counted)
-            weight = batch.images.weighed(weighed)
-        return self.reduce(batch.images, amount, weight, batch.denominator)
+            weighed = groups.valid_weight if counted is None else _times(groups.label_weight, counted)
+            weight = groups.images.weighed(weighed)
+        return self.reduce(groups.images, amount, weight, groups.denominator)
 
-    def label_sums(self, batch: Batch) -> Tensor:
-        """Σ w ℓ per image and label."""
+    def label_sums(self, groups: Groups) -> Tensor:
+        """Σ w ℓ per group and label."""
         total = None
-        for curve, price in self.curves(batch):
-            amount = _times(batch.curve(curve), price)
+        for curve, price in self.curves(groups):
+            amount = _times(groups.curve(curve), price)
             total = amount if total is None else total + amount
         assert total is not None
         if self.spread == 0:
             return total
-        spread = batch.spread * batch.shared_out(self.spread, batch.spread)
-        return total + _times(spread, self.spread_price(batch))
+        spread = groups.spread * groups.shared_out(self.spread, groups.spread)
+        return total + _times(spread, self.spread_price(groups))
 
-    def pixels(self, batch: Batch, counted: Tensor | None) -> tuple[Tensor, Tensor | float]:
-        """w ℓ and w per pixel, under the class weights `counted`."""
-        pixel, table = self.chosen(batch), self.curves(batch)
+    def pixels(
+        self, batch: Batch, groups: Groups, counted: Tensor | None, pixel: Tensor | None
+    ) -> tuple[Tensor, Tensor | float]:
+        """w ℓ and w per pixel, under the class weights `counted` and the weights of the pixels."""
+        table = self.curves(groups)
         amounts, weights = [], []
         for event in batch.events:
             of_class = None if counted is None else batch.at_labels(counted.to(event.u), event.label)
@@ -110,7 +127,7 @@ class PixelLoss(Dense):
         """f(u) of every pixel, were this its label."""
         return curve(event.u)
 
-    def spread_price(self, batch: Batch) -> Price:
+    def spread_price(self, groups: Groups) -> Price:
         """The price of a label in what is spread."""
         return None
 
@@ -165,21 +182,21 @@ class CrossEntropyLoss(PixelLoss):
     def spread(self) -> float:  # type: ignore[override]
         return self.label_smoothing
 
-    def curves(self, batch: Batch | None) -> Table:
-        price, rest = self.spread_price(batch), 1 - self.label_smoothing
+    def curves(self, groups: Groups | None) -> Table:
+        price, rest = self.spread_price(groups), 1 - self.label_smoothing
         if price is None:
             return [(CROSS_ENTROPY, None if rest == 1 else rest)]
         return [(CROSS_ENTROPY, price if rest == 1 else price * rest)]
 
-    def spread_price(self, batch: Batch | None) -> Price:
-        if self.pos_weight is None or batch is None:
+    def spread_price(self, groups: Groups | None) -> Price:
+        if self.pos_weight is None or groups is None:
             return None if self.pos_weight is None else 1.0
-        if batch.exclusive:
+        if groups.exclusive:
             raise ValueError(
-                f"{batch.who}: pos_weight is for a yes or no in each channel; {batch.n_classes} classes that exclude "
+                f"{groups.who}: pos_weight is for a yes or no in each channel; {groups.n_classes} classes that exclude "
                 "each other have class_weight, one factor per class"
             )
-        yes = batch.per_channel(self.pos_weight, "pos_weight")
+        yes = groups.per_channel(self.pos_weight, "pos_weight")
         return torch.stack([torch.ones_like(yes), yes], -1)
 
 
@@ -210,22 +227,22 @@ class FocalLoss(PixelLoss):
     gamma: NonNegative = 2.0
     alpha: Fraction | Tensor | None = None
 
-    def curves(self, batch: Batch | None) -> Table:
-        return [(Focal(float(self.gamma)), self._price(batch))]
+    def curves(self, groups: Groups | None) -> Table:
+        return [(Focal(float(self.gamma)), self._price(groups))]
 
-    def _price(self, batch: Batch | None) -> Price:
-        if self.alpha is None or batch is None:
+    def _price(self, groups: Groups | None) -> Price:
+        if self.alpha is None or groups is None:
             return None if self.alpha is None else 1.0
-        if batch.exclusive:
+        if groups.exclusive:
             if not isinstance(self.alpha, Tensor):
                 raise ValueError(
-                    f"{batch.who}: alpha={self.alpha!r} is one number, which weights the positives of a binary task; "
-                    f"for {batch.n_classes} classes give one factor per class"
+                    f"{groups.who}: alpha={self.alpha!r} is one number, which weights the positives of a binary task; "
+                    f"for {groups.n_classes} classes give one factor per class"
                 )
-            return batch.label_price(self.alpha, "alpha")
+            return groups.label_price(self.alpha, "alpha")
         if max(np.ravel(self.settings()["alpha"])) > 1:
-            raise ValueError(f"{batch.who}: alpha of a yes or no must lie in [0, 1], got {self.settings()['alpha']}")
-        alpha = batch.per_channel(self.alpha, "alpha")
+            raise ValueError(f"{groups.who}: alpha of a yes or no must lie in [0, 1], got {self.settings()['alpha']}")
+        alpha = groups.per_channel(self.alpha, "alpha")
         return torch.stack([1 - alpha, alpha], -1)
 
 
@@ -256,22 +273,26 @@ class PowerCrossEntropyLoss(PixelLoss):
     exponent: Positive = 0.3
     frequencies: Tensor | None = None
 
-    def curves(self, batch: Batch | None) -> Table:
-        return [(Power(float(self.exponent)), 1.0 if batch is None else self._price(batch))]
+    @property
+    def priced_by(self) -> Literal["", "batch"]:  # type: ignore[override]
+        return "batch" if self.frequencies is None else ""
+
+    def curves(self, groups: Groups | None) -> Table:
+        return [(Power(float(self.exponent)), 1.0 if groups is None else self._price(groups))]
 
     def wants(self) -> Want:
         return super().wants() | Want(labels=True)
 
-    def _price(self, batch: Batch) -> Tensor:
+    def _price(self, groups: Groups) -> Tensor:
         if self.frequencies is None:
-            counts = batch.images.pooled(batch.images.weighed(batch.label_weight)).squeeze(0)
+            counts = groups.label_weight.squeeze(0)  # of all images
         else:
-            counts = self.frequencies.to(batch.device, batch.dtype)
-            if counts.shape != (batch.n_labels,):
+            counts = self.frequencies.to(groups.device, groups.dtype)
+            if counts.shape != (groups.n_labels,):
                 raise ValueError(
-                    f"{batch.who}: frequencies needs {batch.n_labels} numbers, one per label, got {counts.numel()}"
+                    f"{groups.who}: frequencies needs {groups.n_labels} numbers, one per label, got {counts.numel()}"
                 )
-            counts = counts if batch.exclusive else counts.expand(batch.n_classes, 2)
+            counts = counts if groups.exclusive else counts.expand(groups.n_classes, 2)
         seen = counts > 0
         return torch.where(seen, counts.sum(-1, keepdim=True) / torch.where(seen, counts, 1.0), 0.0).sqrt()
 
@@ -303,7 +324,7 @@ class ConservativeLoss(PixelLoss):
     base: AboveOne = math.e
     form: Literal["abs", "signed"] = "abs"
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         at = math.log(self.base)
         curve = Conservative(at) if self.form == "abs" else SignedConservative(at)
         return [(curve, self.lam / at)]
@@ -338,17 +359,17 @@ class QuadraticLoss(PixelLoss):
     def wants(self) -> Want:
         return Want(labels=True, squares=True) if self.by_label else Want(u=True, labels=True)
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         return [(CROSS_ENTROPY, self._factor)]  # with (1 − p)² in its place: see `of_event`
 
     @property
     def _factor(self) -> float:
         return 0.5 if self.settings()["half"] else 1.0
 
-    def label_sums(self, batch: Batch) -> Tensor:
-        s = batch.sums
-        if batch.exclusive:  # per class, not per label: nothing but their total is asked for
-            return (s.fp2 + s.fn2) * batch.shared_out(self._factor, s.fp2)
+    def label_sums(self, groups: Groups) -> Tensor:
+        s = groups.sums
+        if groups.exclusive:  # per class, not per label: nothing but their total is asked for
+            return (s.fp2 + s.fn2) * groups.shared_out(self._factor, s.fp2)
         return torch.stack([s.fp2, s.fn2], 2) * self._factor
 
     def of_event(self, batch: Batch, curve: Curve, event: Event) -> Tensor:

@@ -1,4 +1,4 @@
-"""Pixel losses that choose or weigh their pixels: the rare, the hardest, those at a boundary, those by their distance.
+"""Pixel losses that choose or weigh their pixels: the rare, those at a boundary, those by their distance.
 
 What is chosen is a constant to the gradient.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..bounds import Bounds, Count, Fraction, NonNegative, Percent, Positive, Spacing, Window
+from ..bounds import Bounds, NonNegative, Positive, Spacing, Window
 from ..engine.contract import Want
 from ..engine.curves import CROSS_ENTROPY
-from ..engine.tensors import can_look, indices
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .pixel import PixelLoss, Table
+from .pixel_hardest import OhemCrossEntropyLoss, TopKCrossEntropyLoss  # noqa: F401  # pickled as classes of this module
 
 
 class WeightedCrossEntropyLoss(PixelLoss):
@@ -46,6 +46,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
     range = (0.0, math.inf)
     paper = "Sudre et al. 2017, arXiv 1707.03237"
     without: ClassVar[dict[str, str]] = {"class_weight": "its weights are its point"}
+    priced_by = "image"
     weight_from: Literal["prediction", "target"] = "prediction"
     clamp: Bounds = (1e-3, 1e3)
 
@@ -53,141 +54,23 @@ class WeightedCrossEntropyLoss(PixelLoss):
         predicted = self.weight_from == "prediction"
         return super().wants() | Want(labels=True, errors=predicted and self.by_label)
 
-    def curves(self, batch: Batch | None) -> Table:
-        return [(CROSS_ENTROPY, 1.0 if batch is None else self._price(batch))]
+    def sizes(self, batch: Batch) -> dict[str, Tensor]:
+        if self.weight_from == "target" or self.by_label:
+            return {}
+        mass = batch.mass
+        return {"size": batch.over_pixels(batch.field if mass is None else batch.field * mass)}
 
-    def _price(self, batch: Batch) -> Tensor:
-        s = batch.sums
-        if self.weight_from == "target":
-            size = s.t
-        elif "fp" in s.known:
-            size = s.t - s.fn + s.fp
-        else:
-            size = batch.over_pixels(batch.field if batch.mass is None else batch.field * batch.mass)
-        rest = (s.n - size).detach()
-        size = size.detach()
+    def curves(self, groups: Groups | None) -> Table:
+        return [(CROSS_ENTROPY, 1.0 if groups is None else self._price(groups))]
+
+    def _price(self, groups: Groups) -> Tensor:
+        s = groups.sums
+        size = s.t
+        if self.weight_from == "prediction":
+            size = (s.t - s.fn + s.fp if self.by_label else s.size).detach()
+        rest = s.n - size
         w = torch.where(size > 0, rest / torch.where(size > 0, size, 1.0), self.clamp[1]).clamp(*self.clamp)
-        return w if batch.exclusive else torch.stack([torch.ones_like(w), w], 2)
-
-
-class HardestLoss(PixelLoss):
-    """Cross-entropy over some of the pixels of the batch. Their weights only say which may be chosen."""
-
-    range: ClassVar[tuple[float, float]] = (0.0, math.inf)
-
-    def curves(self, batch: Batch | None) -> Table:
-        return [(CROSS_ENTROPY, None)]
-
-    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
-        """Which pixels to keep, bool, from the surprise of all, among the valid ones (None: all)."""
-        raise NotImplementedError
-
-    def chosen(self, batch: Batch) -> Tensor:
-        weight = batch.pixel_weight
-        costs = [event.u if event.chance is None else event.u * event.chance for event in batch.events]
-        u = costs[0] if len(costs) == 1 else torch.stack(costs).sum(0)
-        if weight is None:
-            return self.hardest(u.detach(), None).to(u)
-        kept = self.hardest(u.detach(), weight > 0).to(u)
-        return torch.where(weight.isnan(), torch.nan, kept)  # neither valid nor ignored: it stays visible
-
-
-class OhemCrossEntropyLoss(HardestLoss):
-    """Online hard example mining: cross-entropy over the pixels that the model does not yet get right.
-
-    Kept: pixels with p_t < thresh, and in any case the `min_kept` hardest of the batch (ties by position). The mean is
-    over what is kept. `class_weight` does not enter the ranking.
-
-    Args:
-        thresh: in [0, 1]; 0 keeps the hardest alone, 1 all.
-        min_kept: a number of pixels of the whole batch.
-
-    Range: [0, ∞): 0 when perfect, unbounded at worst; never below the cross-entropy of the same pixels.
-    Limits: label noise is hard, too, and is kept. Some implementations lose a pixel when fewer than `min_kept` are
-        there, or give NaN when many are equally hard; this one does not.
-    Paper: Shrivastava et al., CVPR 2016, arXiv 1604.03540 (of regions); Wu et al. 2016, arXiv 1605.06885 (of pixels).
-
-    >>> import torch, lossmith as ls
-    >>> p, target = torch.tensor([[[0.9, 0.6, 0.3, 0.05, 0.8]]]), torch.ones(1, 5, dtype=torch.long)
-    >>> round(ls.OhemCrossEntropyLoss(thresh=0.7, min_kept=1)(p.logit(), target).item(), 4)  # three are kept
-    1.5702
-    """
-
-    name = "ohem"
-    paper = "Shrivastava et al. 2016, arXiv 1604.03540"
-    thresh: Fraction = 0.7
-    min_kept: Count = 100_000
-
-    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
-        easy = -math.log(self.thresh) if self.thresh > 0 else math.inf
-        hard = ~(u <= easy)  # a NaN is kept, so that it is seen
-        hard = hard if valid is None else hard & valid
-        if can_look(u) and int(hard.sum()) >= self.min_kept:
-            return hard  # the hardest are among them
-        return hard | largest(u, valid, self.min_kept)
-
-
-class TopKCrossEntropyLoss(HardestLoss):
-    """Top-k: cross-entropy over the hardest percent of the pixels of the batch, at least one (ties by position).
-
-    Args:
-        percent: of the valid pixels, in [0, 100], rounded down.
-
-    Range: [0, ∞): 0 when perfect, unbounded at worst; never below cross-entropy.
-    Limits: as OHEM.
-    Paper: Wu et al. 2016, arXiv 1605.06885; nnU-Net: Isensee et al. 2018, arXiv 1809.10486.
-
-    >>> import torch, lossmith as ls
-    >>> p, target = torch.tensor([[[0.9, 0.6, 0.3, 0.05, 0.8]]]), torch.ones(1, 5, dtype=torch.long)
-    >>> round(ls.TopKCrossEntropyLoss(percent=40)(p.logit(), target).item(), 4)
-    2.0999
-    """
-
-    name = "topk"
-    paper = "Wu et al. 2016, arXiv 1605.06885"
-    percent: Percent = 10.0
-
-    def hardest(self, u: Tensor, valid: Tensor | None) -> Tensor:
-        count = u.numel() if valid is None else valid.sum().double()
-        if isinstance(count, int):
-            return largest(u, None, max(1, math.floor(self.percent * count / 100)))
-        return largest(u, valid, torch.floor(self.percent * count / 100).clamp(min=1))
-
-
-def largest(u: Tensor, valid: Tensor | None, k: int | Tensor) -> Tensor:
-    """The k largest of the valid elements (None: all), bool; the first of equals. A NaN is larger than all.
-
-    On a CPU in linear time, by selection; elsewhere by sorting, since k must not be looked at there.
-    """
-    flat = torch.nan_to_num(u, nan=math.inf, posinf=math.inf).flatten()
-    flat = flat if valid is None else torch.where(valid.flatten(), flat, -1.0)
-    if not can_look(u):
-        order = flat.argsort(descending=True, stable=True)
-        rank = torch.empty_like(order).scatter(0, order, indices(len(flat), flat))
-        kept = (rank < k).view_as(u)
-        return kept if valid is None else kept & valid
-    k = min(int(k), len(flat))
-    if k == 0:
-        return torch.zeros_like(u, dtype=torch.bool)
-    least = kth_largest(flat.numpy(), k)
-    kept = flat > least
-    ties = (flat == least).nonzero()[: k - int(kept.sum()), 0]
-    kept[ties] = True
-    kept = kept.view_as(u)
-    return kept if valid is None else kept & valid
-
-
-def kth_largest(values: np.ndarray[Any, Any], k: int) -> float:
-    """By selection among those that can be it: a sample says between which two values to look."""
-    sample = np.sort(values[:: max(1, len(values) >> 12)])
-    at, slack = len(sample) * (1 - k / len(values)), 4 * math.sqrt(len(sample))
-    low, high = (sample[int(min(max(x, 0), len(sample) - 1))] for x in (at - slack, at + slack))
-    above = int(np.count_nonzero(values > high))
-    between = values[(values >= low) & (values <= high)]
-    if not above < k <= above + len(between):
-        between, above = values, 0
-    place = len(between) - (k - above)
-    return float(np.partition(between, place)[place])
+        return w if groups.exclusive else torch.stack([torch.ones_like(w), w], 2)
 
 
 class BoundaryCrossEntropyLoss(PixelLoss):
@@ -212,12 +95,14 @@ class BoundaryCrossEntropyLoss(PixelLoss):
 
     name = "boundary_ce"
     spatial = True
+    splits = frozenset({"images"})
+    halo = "the labels of the pixels beyond the cut, (kernel_size − 1) / 2 of them, which must not be counted twice"
     range = (0.0, math.inf)
     paper = "our construction"
     kernel_size: Window = 3
     side: Literal["both", "inner"] = "both"
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
     def chosen(self, batch: Batch) -> Tensor:
@@ -280,13 +165,15 @@ class DistanceMapPenaltyLoss(PixelLoss):
 
     name = "distance_penalty"
     spatial = True
+    splits = frozenset({"images"})
+    halo = "the deepest pixel of each whole class"
     range = (0.0, math.inf)
     paper = "Caliva et al. 2019, arXiv 1908.03679"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"distance"}
     norm: Literal["boundary", "max"] = "boundary"
     spacing: Spacing | None = None
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor:
@@ -347,7 +234,7 @@ class BorderCrossEntropyLoss(PixelLoss):
     sigma: Positive = 5.0
     spacing: Spacing | None = None
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         return [(CROSS_ENTROPY, None)]
 
     def scale(self, batch: Batch, class_weight: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from ..bounds import Fraction, NonNegative, Positive
 from ..engine.contract import Sums, Want
 from ..engine.problem import Task
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .dense import ClassLoss, picked
 
 
@@ -37,10 +38,8 @@ class RegionLoss(ClassLoss):
     def wants(self) -> Want:
         return Want(errors=True)
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        sums, images = batch.sums, batch.images
-        if not self.per_image:
-            sums = sums.each(lambda x: images.pooled(images.weighed(x)))
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor:
+        sums = groups.sums
         if self.background_counts and batch.task == "binary":
             return self.formula(sums.both())
         return self.formula(

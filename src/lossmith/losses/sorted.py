@@ -7,14 +7,16 @@ knows how (`engine/plain/order.py`); here is which errors, of which groups, and 
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from ..bounds import Levels
 from ..engine.contract import Ranking
+from ..engine.images import bind, together
 from ..engine.problem import Task
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from .dense import ClassLoss, picked
 
 
@@ -27,15 +29,23 @@ class SortedLoss(ClassLoss):
     bins: Levels = 4096
     exact: bool = False
 
-    def ranked(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        return batch.ranked(Ranking(self.bins, self.exact, self.per_image, self.hinge))
+    def groups(self, batch: Batch) -> Any:
+        ranked = batch.ranked(Ranking(self.bins, self.exact, self.per_image, self.hinge))
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        return picked(self.ranked(batch)[0], kept)
+        def having(found: list[Any]) -> Any:
+            groups, (extension, foreground) = found
+            return groups.having(extension=extension, foreground=foreground)
 
-    def present(self, batch: Batch) -> Tensor:
+        return bind(together([super().groups(batch), ranked]), having)
+
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor:
+        extension: Tensor = groups.sums.extension
+        return picked(extension, kept)
+
+    def present(self, groups: Groups) -> Tensor:
         """A class is there where a pixel counts as its foreground."""
-        return self.ranked(batch)[1] != 0
+        foreground: Tensor = groups.sums.foreground
+        return foreground != 0
 
 
 class LovaszSoftmaxLoss(SortedLoss):

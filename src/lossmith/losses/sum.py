@@ -13,6 +13,7 @@ from ..bounds import BelowOne, Classes, Fraction, NonNegative, Positive
 from ..engine.contract import Sums
 from ..engine.curves import CROSS_ENTROPY, Focal
 from ..inputs.batch import Batch
+from ..inputs.groups import Groups
 from ..loss import Loss, Weight
 from .dense import ClassLoss
 from .pixel import CrossEntropyLoss, FocalLoss, PixelLoss, PowerCrossEntropyLoss, Price, Table
@@ -37,7 +38,7 @@ class Recipe(ClassLoss):
     def shared(self, cls: type[Loss]) -> dict[str, Any]:
         """The settings of this recipe that the losses of a class have too, and that are not the recipe's own."""
         inherited = ClassLoss.fields.keys() & cls.fields.keys() & self.fields.keys()
-        return {name: self.settings()[name] for name in inherited}
+        return {name: self._given[name] for name in inherited}
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
@@ -149,12 +150,12 @@ class ForegroundCrossEntropy(CrossEntropyLoss, part="ce"):
     without: ClassVar[dict[str, str]] = {"pos_weight": "beta is its weight of the foreground"}
     beta: Fraction = 0.5
 
-    def spread_price(self, batch: Batch | None) -> Price:
-        if batch is None:
+    def spread_price(self, groups: Groups | None) -> Price:
+        if groups is None:
             return 1.0
-        price = torch.full((batch.n_labels,), float(self.beta), dtype=batch.dtype, device=batch.device)
+        price = torch.full((groups.n_labels,), float(self.beta), dtype=groups.dtype, device=groups.device)
         price[0] = 1 - self.beta
-        return price if batch.exclusive else price.expand(batch.n_classes, 2)
+        return price if groups.exclusive else price.expand(groups.n_classes, 2)
 
 
 class NegativeDice(DiceLoss, part="dice"):
@@ -247,15 +248,15 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
     asymmetric: bool = True
     rare: Classes | None = None
 
-    def curves(self, batch: Batch | None) -> Table:
+    def curves(self, groups: Groups | None) -> Table:
         bent = Focal(float(self.gamma))
         first = CROSS_ENTROPY if self.asymmetric else bent
-        if batch is None:
+        if groups is None:
             return [(first, 1.0), (bent, 1.0)]
-        rare = is_rare(batch, self.rare).to(batch.dtype)
-        if not batch.exclusive and batch.task != "binary":
+        rare = is_rare(groups, self.rare).to(groups.dtype)
+        if not groups.exclusive and groups.task != "binary":
             rare = torch.stack([torch.zeros_like(rare), rare], 1)  # of a channel's labels, only its yes
-        rare = rare.unsqueeze(0) if batch.task == "binary" else rare
+        rare = rare.unsqueeze(0) if groups.task == "binary" else rare
         return [(first, self.delta * rare), (bent, (1 - self.delta) * (1 - rare))]
 
 
@@ -269,8 +270,8 @@ class UnifiedTversky(TverskyLoss, part="tversky"):
     asymmetric: bool = True
     rare: Classes | None = None
 
-    def class_losses(self, batch: Batch, kept: list[int]) -> Tensor:
-        miss = super().class_losses(batch, kept)
+    def class_losses(self, batch: Batch, groups: Groups, kept: list[int]) -> Tensor:
+        miss = super().class_losses(batch, groups, kept)
         bent = power(miss, 1 - self.gamma)
         if not self.asymmetric:
             return bent
@@ -282,14 +283,14 @@ class UnifiedTversky(TverskyLoss, part="tversky"):
         return missed(miss, s.tp, self.smooth)
 
 
-def is_rare(batch: Batch, rare: Classes | None) -> Tensor:
+def is_rare(groups: Groups, rare: Classes | None) -> Tensor:
     """Which classes are rare, bool: (C,), or (2,) of background and foreground with one channel."""
-    count = 2 if batch.task == "binary" else batch.n_classes
+    count = 2 if groups.task == "binary" else groups.n_classes
     if rare is None:
-        rare = tuple(range(0 if batch.task == "multilabel" else 1, count))
+        rare = tuple(range(0 if groups.task == "multilabel" else 1, count))
     strange = [k for k in rare if not 0 <= k < count]
     if strange:
-        raise ValueError(f"{batch.who}: rare={rare} names class {strange[0]}, but there are {count} classes")
-    flags = torch.zeros(count, dtype=torch.bool, device=batch.device)
+        raise ValueError(f"{groups.who}: rare={rare} names class {strange[0]}, but there are {count} classes")
+    flags = torch.zeros(count, dtype=torch.bool, device=groups.device)
     flags[list(rare)] = True
     return flags

@@ -12,13 +12,18 @@ Importing any file of this folder but this one and the last one imports numba.
 
 from __future__ import annotations
 
-from ..contract import Field, MapSums, Order, Overlap, Pass, Residuals, Scores
+from ..contract import Field, Levels, MapSums, Order, Overlap, Pass, Residuals, Scores
 from ..kernels import Folder
 from .available import away
 
 _folder = Folder(
     __name__,
-    {Pass: ("sums", "measured"), Order: ("order", "ranked"), Overlap: ("overlap", "overlap")},
+    {
+        Pass: ("sums", "measured"),
+        Order: ("order", "ranked"),
+        Levels: ("order", "on_levels"),
+        Overlap: ("overlap", "overlap"),
+    },
     {
         Field: "no kernel hands out probabilities",
         MapSums: "no kernel sums over a map",

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient
-from ..contract import Order, Ranking, Want
+from ..contract import Counted, Levels, Order, Ranking, Want
 from ..images import Images
+from ..kernels import Charged
 from ..plain import order as plain
 from ..problem import Problem
 from .arithmetic import LANES
@@ -28,30 +29,63 @@ from .sums import refuses as refuses_logits
 BITS = 62  # of a count
 
 
-def refuses(question: Order) -> str | None:
+def refuses(question: Order | Levels) -> str | None:
     """Why the kernels cannot put errors in order; None if they can."""
     problem = question.problem
-    if plain.sorts(question):
+    if isinstance(question, Order) and plain.sorts(question):
         return "errors that are sorted: the kernels count them on levels"
     if problem.exclusive and not problem.hard:
         return "errors in order of soft targets"
     strange = refuses_logits(question)
-    if strange is None and _factor(question) is None:
+    if strange is None and problem.logits.numel() and _factor(question.problem, question.ranking) is None:
         return "a weight that is not finite"
     return strange
 
 
 def ranked(question: Order) -> tuple[Tensor, Tensor]:
     """The losses and the weight of the foreground, per group and class (G, C)."""
-    problem, factor = question.problem, _factor(question)
+    if not question.problem.logits.numel():
+        return plain.ranked(question)
+    problem, (factor, _) = question.problem, _known(_factor(question.problem, question.ranking))
     told = problem.logits, problem, question.ranking, question.images, factor
     losses, foreground = _Ranked.apply(*told)  # type: ignore[no-untyped-call]
     return losses, foreground
 
 
-def _factor(question: Order) -> Tensor | None:
-    """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold. None if a weight is not finite."""
-    problem, how = question.problem, question.ranking
+def on_levels(question: Levels) -> Counted:
+    """Errors counted on levels; of no pixels by torch."""
+    return OnLevels(question) if question.problem.logits.numel() else plain.OnLevels(question)
+
+
+class OnLevels:
+    """`Counted`, by the kernels."""
+
+    def __init__(self, question: Levels) -> None:
+        self.question, how = question, question.ranking
+        problem = question.problem.but(logits=question.problem.logits.detach())
+        factor, self.exponent = _known(_factor(problem, how))
+        self.job = _RankingJob(problem, how, factor)
+        self.span = self.job.span()
+
+    def histogram(self, span: Tensor) -> Tensor:
+        return torch.ldexp(self.job.histogram(span), -self.exponent)
+
+    def charged(self, span: Tensor, table: Tensor) -> Tensor:
+        def by_kernels(upstream: Tensor) -> Tensor:
+            charge = torch.ldexp(table, -self.exponent) * upstream.reshape(*upstream.shape, 1, 1)
+            return self.job.gradient(charge, span)
+
+        def by_plain() -> Tensor:
+            return plain.OnLevels(self.question).charged(span, table)
+
+        logits = self.question.problem.logits
+        value: Tensor = Charged.apply(logits, span, by_kernels, by_plain)  # type: ignore[no-untyped-call]
+        return value
+
+
+def _factor(problem: Problem, how: Ranking) -> tuple[Tensor, Tensor] | None:
+    """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold, the weight of the image times 2 to
+    some exponent; and that exponent. None if a weight is not finite."""
     factor = fresh(len(problem.logits)).fill_(1.0)
     weights = [x.detach().float() for x in (problem.weight, problem.sample) if x is not None]
     if problem.sample is not None and not how.per_image:
@@ -60,10 +94,16 @@ def _factor(question: Order) -> Tensor | None:
     if not all(bool(x.sum().isfinite()) for x in (*weights, largest)):
         return None
     if problem.weight is None and bool((factor == 1).all()):
-        return factor
+        return factor, torch.zeros_like(largest, dtype=torch.int32)
     pixels = problem.logits.shape[2:].numel() * len(factor)
     _, exponent = torch.frexp(largest)
-    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=126))
+    exponent = (BITS - pixels.bit_length() - exponent).clamp(max=126)
+    return torch.ldexp(factor, exponent), exponent
+
+
+def _known(found: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+    assert found is not None  # or it had been refused
+    return found
 
 
 class _Ranked(torch.autograd.Function):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..choice import gradient, unusual
-from ..contract import Event, Measured, Order, Pass, Sums
+from ..contract import Event, Levels, Measured, Order, Pass, Sums
 from ..curves import Curve
 from ..kernels import by_torch, strange
 from ..problem import Problem, certain
@@ -27,7 +27,7 @@ from .launch import fresh
 from .plan import NOTHING, Plan, plan_of
 
 
-def refuses(question: Pass | Order) -> str | None:
+def refuses(question: Pass | Order | Levels) -> str | None:
     """Why the kernels cannot take logits and their target; None if they can."""
     problem = question.problem
     reason = unusual(problem.logits, problem.target, problem.weight, problem.sample) or strange(question)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from ..contract import Field, MapSums, Order, Overlap, Pass, Question, Residuals, Scores
+from ..contract import Field, Levels, MapSums, Order, Overlap, Pass, Question, Residuals, Scores
 from .field import probabilities
 from .maps import summed
-from .order import ranked
+from .order import OnLevels, ranked
 from .overlap import overlap
 from .scores import answers, residuals
 from .sums import measured
@@ -18,6 +18,7 @@ T = TypeVar("T")
 ANSWERS: dict[type, Callable[[Any], Any]] = {
     Pass: measured,
     Order: ranked,
+    Levels: OnLevels,
     MapSums: summed,
     Field: probabilities,
     Overlap: lambda q: overlap(q.prediction, q.target, q.reads),

@@ -12,12 +12,16 @@ mathematics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..contract import Order
-from ..tensors import can_look, flat, floating, indices, likeliest, wide
+from ..contract import Counted, Levels, Order
+from ..images import Across, Each, Everything, Gathered, Own
+from ..tensors import can_look, flat, floating, indices, likeliest, wide, widest
 from .several import missed_by_every_class
 
 # Of the slots of a histogram, 0 takes the errors that are 0 or below, 1 + k takes level k, the last one takes NaN.
@@ -78,32 +82,98 @@ def scale_of(span: Tensor, bins: int) -> Tensor:
 
 def ranked(question: Order) -> tuple[Tensor, Tensor]:
     """The losses and the weight of the foreground, per group and class (G, C)."""
-    ranking, images = question.ranking, question.images
-    errors, inside, weight = _errors(question)
-    weight = weight if ranking.per_image else images.weighed(weight)
-    weight = wide(weight.expand(errors.shape))
-    if not ranking.per_image:
-        errors, inside, weight = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (errors, inside, weight))
-    foreground = torch.where(inside, weight, 0.0)
-    known = errors.detach()
     if sorts(question):
-        order = known.argsort(dim=-1, descending=True, stable=True)
-        parts = [x.gather(-1, order) for x in (foreground, weight - foreground)]
-        charge = sum(part * price for part, price in zip(parts, jaccard(*parts), strict=True))
-        charge = torch.zeros_like(weight).scatter(-1, order, charge).masked_fill(known.isnan(), torch.nan)
-        return (charge * errors).sum(-1), foreground.sum(-1)
-    span = known.nan_to_num(0.0).amax(-1) if ranking.hinge else torch.ones_like(known[..., 0])
-    slot = known * scale_of(span, ranking.bins).unsqueeze(-1) + 1.5
-    slot = torch.where(slot < ranking.bins + 2, slot, ranking.bins + 2).masked_fill(known <= 0, 0.0)  # NaN is not below
-    slot = slot.long() + (ranking.bins + EXTRA) * inside
-    histogram = torch.zeros(*slot.shape[:2], 2 * (ranking.bins + EXTRA), dtype=weight.dtype, device=weight.device)
-    histogram = histogram.scatter_add(-1, slot, weight).view(*slot.shape[:2], 2, ranking.bins + EXTRA)
-    losses, table = weigh(histogram, wide(span))
-    value = (weight * table.flatten(2).gather(-1, slot) * errors).sum(-1)
-    return losses + (value - value.detach()), foreground.sum(-1)
+        return by_sorting(*_grouped(question))
+    counted = OnLevels(question)
+    histogram = counted.histogram(counted.span)
+    losses, table = weigh(histogram, counted.span)
+    value = counted.charged(counted.span, table)
+    return losses + (value - value.detach()), histogram[:, :, 1].sum(2)
 
 
-def _errors(question: Order) -> tuple[Tensor, Tensor, Tensor]:
+def by_sorting(errors: Tensor, inside: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The same, of grouped errors."""
+    foreground, known = torch.where(inside, weight, 0.0), errors.detach()
+    order = known.argsort(dim=-1, descending=True, stable=True)
+    parts = [x.gather(-1, order) for x in (foreground, weight - foreground)]
+    charge = sum(part * price for part, price in zip(parts, jaccard(*parts), strict=True))
+    charge = torch.zeros_like(weight).scatter(-1, order, charge).masked_fill(known.isnan(), torch.nan)
+    return (charge * errors).sum(-1), foreground.sum(-1)
+
+
+class OnLevels:
+    """`Counted`, in torch."""
+
+    def __init__(self, question: Order | Levels) -> None:
+        self.bins = question.ranking.bins
+        self.errors, self.inside, self.weight = _grouped(question)
+        known = self.errors.detach()
+        if not question.ranking.hinge:
+            self.span = wide(torch.ones_like(known.sum(-1)))
+        else:  # of no errors at all there is no largest
+            valid = known.nan_to_num(0.0).masked_fill(self.weight == 0, 0.0)
+            self.span = wide(F.pad(valid, (0, 1)).amax(-1))
+
+    def histogram(self, span: Tensor) -> Tensor:
+        slot, (*groups, _) = self._slots(span), self.errors.shape
+        counts = torch.zeros(*groups, 2 * (self.bins + EXTRA), dtype=self.weight.dtype, device=slot.device)
+        return counts.scatter_add(-1, slot, self.weight).view(*groups, 2, self.bins + EXTRA)
+
+    def charged(self, span: Tensor, table: Tensor) -> Tensor:
+        return (self.weight * table.flatten(2).gather(-1, self._slots(span)) * self.errors).sum(-1)
+
+    def _slots(self, span: Tensor) -> Tensor:
+        known = self.errors.detach()
+        slot = known * scale_of(span.to(known), self.bins).unsqueeze(-1) + 1.5
+        slot = torch.where(slot < self.bins + 2, slot, self.bins + 2).masked_fill(known <= 0, 0.0)  # NaN is not below
+        return slot.long() + (self.bins + EXTRA) * self.inside
+
+
+def ranked_across(question: Order, counted: Callable[[], Counted]) -> Across[tuple[Tensor, Tensor]]:
+    """The same where others hold a part of the groups: asks how many pixels there are and how large the largest error
+    is, and then for the histogram, or where errors are sorted for all of them."""
+    ranking, logits = question.ranking, question.problem.logits
+    pixels = logits.shape[2:].numel() * (1 if ranking.per_image else len(logits))
+    here = None if ranking.exact else counted()
+    groups = len(logits) if ranking.per_image else 1
+    span = torch.ones(groups, logits.shape[1], dtype=widest(logits.device), device=logits.device)
+    span = span if here is None else here.span
+    told = torch.cat([span.new_full((1,), pixels), span.flatten()])
+
+    def then(told: Tensor) -> Any:
+        counts, largest = told[:, 0].long().tolist(), told[:, 1:].amax(0).view_as(span)
+        if here is None or sum(counts) <= ranking.bins:
+            errors, inside, weight = _grouped(question)
+            rows = torch.stack([wide(errors), weight, inside.to(weight)])
+            return Across((Everything(rows, counts),), sort)
+
+        def weighed(histogram: Tensor) -> Any:
+            losses, table = weigh(histogram, largest)
+            foreground, value = histogram[:, :, 1].sum(2), here.charged(largest, table)
+            return Across((Own(value),), lambda own: (losses + (own - own.detach()), foreground))
+
+        return Across((here.histogram(largest),), weighed)
+
+    def sort(found: Gathered) -> tuple[Tensor, Tensor]:
+        errors, weight, inside = found.values
+        return by_sorting(errors, inside.detach() > 0, weight)
+
+    return Across((Each(told),), then)
+
+
+def _grouped(question: Order | Levels) -> tuple[Tensor, Tensor, Tensor]:
+    """The errors of each group and class, whether each is of foreground, and the weights, all (G, C, n)."""
+    per_image = question.ranking.per_image
+    errors, inside, weight = _errors(question)
+    weight = weight if per_image else question.images.weighed(weight)
+    weight = wide(weight.expand(errors.shape))
+    if per_image:
+        return errors, inside, weight
+    errors, inside, weight = (x.transpose(0, 1).flatten(1).unsqueeze(0) for x in (errors, inside, weight))
+    return errors, inside, weight
+
+
+def _errors(question: Order | Levels) -> tuple[Tensor, Tensor, Tensor]:
     """The errors of the classes, |r − p| or max(0, 1 − z (2r − 1)), whether each is of foreground, and the weights.
 
     All (N, C, S), the weights perhaps (N, 1, S).

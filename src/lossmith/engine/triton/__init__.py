@@ -18,13 +18,18 @@ With TRITON_INTERPRET=1 in the environment Triton's interpreter runs the kernels
 
 from __future__ import annotations
 
-from ..contract import Field, MapSums, Order, Overlap, Pass, Residuals, Scores
+from ..contract import Field, Levels, MapSums, Order, Overlap, Pass, Residuals, Scores
 from ..kernels import Folder
 from .available import out_of_reach
 
 _folder = Folder(
     __name__,
-    {Pass: ("sums", "measured"), Order: ("order", "ranked"), MapSums: ("maps", "summed")},
+    {
+        Pass: ("sums", "measured"),
+        Order: ("order", "ranked"),
+        Levels: ("order", "on_levels"),
+        MapSums: ("maps", "summed"),
+    },
     {
         Field: "no kernel hands out probabilities",
         Overlap: "no kernel for boxes",

@@ -11,9 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..contract import Order, Ranking
+from ..contract import Counted, Levels, Order, Ranking
 from ..images import Images
-from ..kernels import gradient_of, strange
+from ..kernels import Charged, gradient_of, strange
 from ..plain import order as plain
 from ..problem import Problem, Task
 from .call import WALKED, Call, like
@@ -26,7 +26,7 @@ COUNTERS = 1 << 21  # of all copies of the histograms together, so that they sta
 MOST_COPIES = 16
 
 
-def refuses(question: Order) -> str | None:
+def refuses(question: Order | Levels) -> str | None:
     """Why the kernels cannot put errors in order; None if they can."""
     return strange(question)
 
@@ -41,20 +41,59 @@ def ranked(question: Order) -> tuple[Tensor, Tensor]:
     return losses, foreground.detach()
 
 
-def _factor(z: Tensor, w: Tensor | None, sample: Tensor | None, per_image: bool) -> Tensor:
-    """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold. Weights that are not finite are
-    told from others by the kernels."""
+def on_levels(question: Levels) -> Counted:
+    """Errors counted on levels; of no pixels, or of soft targets under a softmax, by torch."""
+    problem = question.problem
+    if not problem.logits.numel() or (problem.exclusive and not problem.hard):
+        return plain.OnLevels(question)
+    return OnLevels(question)
+
+
+class OnLevels:
+    """`Counted`, by the kernels."""
+
+    def __init__(self, question: Levels) -> None:
+        self.question, problem, self.how = question, question.problem, question.ranking
+        self.tensors = problem.logits.detach(), problem.target, problem.weight, problem.sample
+        self.told = problem.task, problem.ignore_index
+        self.call = Call(*self.tensors, *self.told)
+        self.groups = len(problem.logits) if self.how.per_image else 1
+        z, _, w, sample = self.tensors
+        self.factor, self.exponent = _factor(z, w, sample, self.how.per_image)
+        self.span = _span(self.call, self.how, self.groups, z)
+
+    def histogram(self, span: Tensor) -> Tensor:
+        counted = _histogram(self.call, self.how, self.groups, span, self.factor)
+        return torch.ldexp(counted.double(), -self.exponent)
+
+    def charged(self, span: Tensor, table: Tensor) -> Tensor:
+        def by_kernels(upstream: Tensor) -> Tensor:
+            charge = torch.ldexp(table, -self.exponent) * upstream[:, :, None, None]
+            how = self.how
+            return _backward(*self.tensors, span, self.factor, charge, *self.told, how.bins, how.per_image, how.hinge)
+
+        def by_plain() -> Tensor:
+            return plain.OnLevels(self.question).charged(span, table)
+
+        value: Tensor = Charged.apply(self.question.problem.logits, span, by_kernels, by_plain)
+        return value
+
+
+def _factor(z: Tensor, w: Tensor | None, sample: Tensor | None, per_image: bool) -> tuple[Tensor, Tensor]:
+    """What a pixel of weight 1 counts, per image: 1, or as much as the counts hold, the weight of the image times 2 to
+    some exponent; and that exponent. Weights that are not finite are told from others by the kernels."""
     factor = z.new_ones(len(z), dtype=torch.float32)
     if sample is not None and not per_image:
         factor = sample.detach().float().nan_to_num(0.0, 0.0, 0.0)
     elif w is None:
-        return factor
+        return factor, factor.new_zeros((), dtype=torch.int32)
     largest_weight = factor.amax()
     if w is not None:
         largest_weight = largest_weight * w.detach().float().nan_to_num(0.0, 0.0, 0.0).amax()
     _, exponent = torch.frexp(largest_weight)
     pixels = z.shape[2:].numel() * len(z)
-    return torch.ldexp(factor, (BITS - pixels.bit_length() - exponent).clamp(max=126))
+    exponent = (BITS - pixels.bit_length() - exponent).clamp(max=126)
+    return torch.ldexp(factor, exponent), exponent
 
 
 def _shown(call: Call, how: Ranking, span: Tensor, factor: Tensor) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
@@ -85,12 +124,20 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     how = Ranking(bins, False, per_image, hinge)
     call = Call(z, y, w, sample, task, ignore)
-    groups, slots = len(z) if per_image else 1, bins + plain.EXTRA
-    factor, span = _factor(z, w, sample, per_image), _span(call, how, groups, z)
+    groups = len(z) if per_image else 1
+    (factor, _), span = _factor(z, w, sample, per_image), _span(call, how, groups, z)
+    counted = _histogram(call, how, groups, span, factor)
+    losses, table = plain.weigh(counted, span)
+    return losses, counted[:, :, 1].sum(2).double(), span, factor, table
+
+
+def _histogram(call: Call, how: Ranking, groups: int, span: Tensor, factor: Tensor) -> Tensor:
+    """What the pixels of background and foreground count in each slot, whole numbers, (G, C, 2, slots)."""
+    slots = how.bins + plain.EXTRA
     size = groups * call.classes * 2 * slots
     copies = max(1, min(MOST_COPIES, COUNTERS // max(size, 1)))
-    counts = z.new_zeros(copies, size, dtype=torch.int64)
-    totals = z.new_zeros(groups, call.classes, 2, dtype=torch.int64)
+    counts = span.new_zeros(copies, size, dtype=torch.int64)
+    totals = span.new_zeros(groups, call.classes, 2, dtype=torch.int64)
     programs, steps = call.shared(WALKED)
     shown, told = _shown(call, how, span, factor)
     launch(
@@ -99,8 +146,7 @@ def _forward(
     )  # fmt: skip
     counted = counts.sum(0).view(groups, call.classes, 2, slots)
     counted[..., 1] += totals - counted.sum(3)
-    losses, table = plain.weigh(counted, span)
-    return losses, counted[:, :, 1].sum(2).double(), span, factor, table
+    return counted
 
 
 def _backward(

@@ -1,0 +1,54 @@
+"""What is known of the calls of a loss before there is one: worked out once, until a setting is assigned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from .engine.images import Split
+from .engine.processes import Processes
+from .settings import changes
+
+
+class Plan(NamedTuple):
+    """What is known of the calls of a loss."""
+
+    changes: int  # when it was made
+    who: str
+    terms: list[tuple[Any, Any]]  # the weights and the losses
+    addends: list[tuple[str, Any]]  # with its `slot_of_sum`, whose input has to suit it
+    slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
+    takes: frozenset[str]
+    formats: frozenset[str]
+    processes: Processes | None  # that share the batch
+    split: Split | None  # what others hold of it
+
+    @classmethod
+    def of(cls, loss: Any, processes: Processes | None, split: Split | None) -> Plan:
+        """What is known where these processes share the batch, and others hold such parts of it.
+
+        Raises:
+            ValueError: a term that would not be exact.
+        """
+        terms, who = loss.terms, loss._who()
+        by_slot: dict[str, list[Any]] = {}
+        for _, term in terms:
+            term.splits_into(split)
+            by_slot.setdefault(term.slot, []).append(term)
+        slots = {
+            slot: (
+                some[0].inputs,
+                replace(some[0].reading(some, who), split=split),
+                frozenset().union(*(term.takes for term in some)),
+            )
+            for slot, some in by_slot.items()
+        }
+        formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
+        takes = frozenset().union(*(term.takes for _, term in terms))
+        addends = [(addend.slot_of_sum, addend) for _, addend in loss.addends]
+        return cls(changes(), who, terms, addends, slots, takes, formats, processes, split)
+
+    def settled(self, value: Any) -> Any:
+        """A value with all that it asks of others answered."""
+        return value if self.processes is None else self.processes.settled(value, self.who)
