@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import platform
 import resource
+import subprocess
 import tempfile
 import time
 from pathlib import Path
@@ -127,8 +128,19 @@ def main() -> None:
             told = f"{row['group bytes']:,} bytes in {row['group collectives']} collectives"
             print(f"  {row['what']:5} {row['loss']:32} {1e3 * row['group']:9.2f} ms{alone}; {told}")
     if chosen.out:
-        about = {"machine": platform.machine(), "torch": torch.__version__, "cpu": cpu(), "results": found}
+        about = {
+            "machine": platform.machine(),
+            "torch": torch.__version__,
+            "cpu": cpu(),
+            "commit": commit(),
+            "results": found,
+        }
         chosen.out.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def commit() -> str:
+    told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return told.stdout.strip()
 
 
 def cpu() -> str:

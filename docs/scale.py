@@ -1,4 +1,4 @@
-"""Writes the table of docs/scale.md: `python docs/scale.py`; with `--check` says whether it is current.
+"""Writes the tables of docs/scale.md: `python docs/scale.py`; with `--check` says whether they are current.
 
 How wrong a loss is when a batch of 64 images sits on several processes that know nothing of each other, which is what
 data-parallel training does: the mean of their losses against the loss of the batch, and the angle between the mean of
@@ -7,10 +7,12 @@ their gradients and its gradient. In float64, on small images of one kind of obj
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tables import cells, filled, number, table_head, update
@@ -20,9 +22,9 @@ import lossmith as ls
 from lossmith.losses.dense import Dense
 
 PAGE = Path(__file__).with_name("scale.md")
+RESULTS = Path(__file__).parent.parent / "benchmarks/results"
 IMAGES, SIZE, PROCESSES = 64, 24, (2, 8, 64)
 SETTINGS = {"lovasz": "bins=64", "ohem": "min_kept=2000"}  # small images are not the small number of pixels of a step
-EXACT = 1e-9
 
 
 def images() -> tuple[Tensor, Tensor]:
@@ -79,21 +81,56 @@ def table() -> Iterator[str]:
         else:
             rows.append((found[-1][1], text, found))
     yield from table_head("loss", *(f"{n} processes: value, gradient" for n in PROCESSES))
-    for _, text, found in sorted(rows, reverse=True):
-        yield cells(f"`{text}`", *(f"{percent(value)}, {angle:.1f}°" for value, angle in found))
+    yield from (line(text, found) for _, text, found in sorted(rows, reverse=True))
     if exact:
         yield ""
         yield f"Not off here: {', '.join(exact)}."
 
 
+def line(text: str, found: list[tuple[float, float]]) -> str:
+    return cells(f"`{text}`", *(f"{percent(value)}, {angle:.1f}°" for value, angle in found))
+
+
+def measured() -> Iterator[str]:
+    """What `benchmarks/scale.py` has found."""
+    for file in sorted(RESULTS.glob("scale-*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        yield f"{found['cpu']}, torch {found['torch']}, commit {found['commit'][:7]}."
+        yield ""
+        columns = [result["processes"] for result in found["results"]]
+        yield from table_head("", "loss", "told by a process", *(f"{n} process{'es' * (n > 1)}" for n in columns))
+        rows: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+        for result in found["results"]:
+            for row in result["rows"]:
+                rows.setdefault((row["what"], row["loss"]), {})[result["processes"]] = row
+        for (what, loss), by in rows.items():
+            last = by[max(by)]
+            told = f"{last['group bytes']:,} bytes in {last['group collectives']}"
+            yield cells(WHAT[what], f"`{loss}`", told, *(taken(by.get(n)) for n in columns))
+        peaks = ", ".join(f"{result['peak GiB of a process']:.1f}" for result in found["results"])
+        yield ""
+        yield f"At most {peaks} GiB a process."
+
+
+WHAT = {"step": "2 images of 256² a process, two classes", "slabs": "10⁸ voxels in slabs, two classes"}
+
+
+def taken(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    alone = f" (without the group {1e3 * row['alone']:.1f})" if "alone" in row else ""
+    return f"{1e3 * row['group']:,.1f} ms{alone}"
+
+
 def percent(x: float) -> str:
-    return "0 %" if abs(x) < 0.005 else f"{'+' if x > 0 else '−'}{number(abs(x))} %"
+    return "0 %" if abs(x) < 0.005 else f"{'+' if x > 0 else '−'}{abs(x):.2g} %"
 
 
 def written(page: str) -> str:
     """The page with its table made anew."""
     with ls.use_engine("plain"):
-        return filled(page, "apart", "\n".join(table()), PAGE)
+        page = filled(page, "apart", "\n".join(table()), PAGE)
+    return filled(page, "measured", "\n".join(measured()), PAGE)
 
 
 if __name__ == "__main__":

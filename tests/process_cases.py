@@ -206,6 +206,34 @@ def sharded(rank: int, group: Any, text: str, logits: Tensor, target: Tensor) ->
     return value.item(), z.grad.full_tensor()
 
 
+def page(rank: int, group: Any, blocks: list[str]) -> bool:
+    """The blocks of docs/scale.md, one after the other, among what they take for granted."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = DeviceMesh.from_group(group, "cpu")
+    z, y = torch.randn(4, 3, 6, 6, dtype=torch.float64), torch.randint(3, (4, 6, 6))
+    net = network()
+    scope: dict[str, Any] = {
+        **{
+            "ls": ls,
+            "group": group,
+            "mesh": mesh,
+            "net": net,
+            "halo": 1,
+            "DistributedDataParallel": DistributedDataParallel,
+        },
+        "optimizer": torch.optim.SGD(net.parameters(), lr=0.1),
+        "loader": [(torch.randn(2, 1, 6, 6, dtype=torch.float64), y[:2])],
+        "volume": torch.randn(2, 1, 6, 6, dtype=torch.float64),  # with the labels of the loop before
+        "logits": distribute_tensor(z, mesh, [Shard(0)]).requires_grad_(),
+        "target": distribute_tensor(y, mesh, [Shard(0)]),
+    }
+    for block in blocks:
+        exec(block, scope)
+    return scope["logits"].grad is not None and all(p.grad is not None for p in net.parameters())
+
+
 # ---- what goes wrong -------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,10 @@ import math
 import re
 import sys
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,17 +52,35 @@ def test_files_named_in_documents_exist(document):
         assert any(place.exists() for place in places), name
 
 
-@pytest.fixture(scope="module")
-def computed():
-    """docs/losses.py as a module."""
+@contextmanager
+def script(name: str) -> Iterator[Any]:
+    """A script of docs/ as a module."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        spec = importlib.util.spec_from_file_location("losses_page", ROOT / "docs/losses.py")
+        spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / f"docs/{name}.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
     finally:
         sys.path.remove(str(ROOT / "docs"))
+
+
+@pytest.fixture(scope="module")
+def computed():
+    """docs/losses.py as a module."""
+    with script("losses") as module:
+        yield module
+
+
+def test_tables_of_processes_are_current():
+    """Some rows of the one; `python docs/scale.py` writes both."""
+    with script("scale") as scale, ls.use_engine("plain"):
+        page = scale.PAGE.read_text(encoding="utf-8")
+        assert scale.filled(page, "measured", "\n".join(scale.measured()), scale.PAGE) == page
+        for text in ("gdl(per_image=false)", "ce", "lovasz(bins=64)"):
+            found = [scale.off(text, *scale.images(), n) for n in scale.PROCESSES]
+            assert scale.line(text, found) in page.splitlines()
+        assert all(f"`{text}`" in page for text in scale.losses())
 
 
 @pytest.mark.parametrize("name", ["losses", "knobs", "others"])

@@ -7,9 +7,11 @@ pool of them.
 from __future__ import annotations
 
 import random
+import re
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -343,6 +345,13 @@ def test_logits_that_are_a_dtensor(pool):
     for found, slope in pool.run(2, cases.sharded, whole.name, z, y):
         assert near(found, value)
         assert near(slope, gradient)
+
+
+def test_the_recipes_of_the_page(pool):
+    page = (Path(__file__).parent.parent / "docs/scale.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 4
+    assert all(pool.run(3, cases.page, blocks))
 
 
 # ---- what goes wrong -------------------------------------------------------------------------------------------------

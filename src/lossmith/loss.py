@@ -19,10 +19,9 @@ from .engine.images import Count, Images, Split, alone, bind, mean, together
 from .engine.processes import Gradient, Group, Processes
 from .inputs.call import by_slot, returned, unwrapped
 from .plan import Plan
-from .schedule import Ramp, Schedule, leave_out_ramps, named, names_of_shared, number
+from .schedule import Ramp, Schedule, Weight, leave_out_ramps, named, names_of_shared, number, product, weighed
 from .settings import Settings, changes
 
-Weight = float | Schedule
 Reduction = Literal["mean", "sum", "none"]
 
 CATALOGUE: dict[str, type[Loss]] = {}
@@ -43,6 +42,15 @@ class Loss(Settings):
         the rest, where C means none.
 
     The input is always logits. Probabilities p strictly inside (0, 1) can be given as p.log() or p.logit().
+
+    Args:
+        reduction: "mean", "sum" or "none"; see the family.
+        group: a process group of torch.distributed, or "world": the batch is what all of its processes hold. Value and
+            gradient are those of one process with the whole batch. None: the batch is what the call is given.
+        gradient: what becomes of the processes' gradients: their "mean" is taken, as DistributedDataParallel does, or
+            their "sum". With "mean" each is its share times the number of processes.
+        split: what a process holds: other "images", or of the same images another slab along the first axis of
+            "space". Losses that look at neighbours refuse "space".
     """
 
     name: ClassVar[str]
@@ -140,7 +148,7 @@ class Loss(Settings):
         def named(values: list[Tensor]) -> dict[str, Tensor]:
             out: dict[str, Tensor] = {}
             for (weight, term), value in zip(plan.terms, values, strict=True):
-                out[_fresh(term.name, out)] = returned(_weighed(weight, value), inputs, call, term.slot).detach()
+                out[_fresh(term.name, out)] = returned(weighed(weight, value), inputs, call, term.slot).detach()
             return out
 
         return bind(together(values), named)
@@ -310,8 +318,8 @@ class Sum(Loss):
 
     def __init__(self, addends: list[tuple[Weight, Loss]]) -> None:
         super().__init__()
-        flat = [(_product(a, b, loss), addend) for a, loss in addends for b, addend in loss.addends]
-        terms = [(_product(a, b, term), term) for a, addend in flat for b, term in addend.terms]
+        flat = [(product(a, b, loss), addend) for a, loss in addends for b, addend in loss.addends]
+        terms = [(product(a, b, term), term) for a, addend in flat for b, term in addend.terms]
         self._weights, self._products = [weight for weight, _ in flat], [weight for weight, _ in terms]
         self.losses = nn.ModuleList(addend for _, addend in flat)
         for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
@@ -373,22 +381,10 @@ def _agree(terms: list[Loss], *settings: str) -> None:
 def _added(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
     total: Tensor | None = None
     for (weight, _), value in zip(terms, values, strict=True):
-        part = _weighed(weight, value)
+        part = weighed(weight, value)
         total = part if total is None else total + part
     assert total is not None
     return total
-
-
-def _weighed(weight: Weight, value: Tensor) -> Tensor:
-    if isinstance(weight, Schedule):
-        return weight.beside(value) * value
-    return value if weight == 1 else weight * value
-
-
-def _product(a: Weight, b: Weight, loss: Loss) -> Weight:
-    if isinstance(a, Schedule) and isinstance(b, Schedule):
-        raise TypeError(f"{loss!r} already has a scheduled weight; a schedule times a schedule is not supported")
-    return a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b)
 
 
 def _fresh(name: str, taken: dict[str, Any]) -> str:

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-from .loss import CATALOGUE, Loss, Sum, Weight
+from .loss import CATALOGUE, Loss, Sum
 from .losses.dense import Dense
 from .losses.region import RegionLoss
-from .schedule import Schedule, ramp
+from .schedule import Schedule, Weight, ramp
 from .settings import nearest
 
 ALIASES = {"bce": "ce", "iou": "jaccard"}

@@ -171,6 +171,23 @@ def ramp(start: float, step: float, stop: float) -> Schedule:
     return Schedule(Ramp(start, step, stop))
 
 
+Weight = float | Schedule
+
+
+def weighed(weight: Weight, value: Tensor) -> Tensor:
+    """A value times the weight that it has today."""
+    if isinstance(weight, Schedule):
+        return weight.beside(value) * value
+    return value if weight == 1 else weight * value
+
+
+def product(a: Weight, b: Weight, of: object) -> Weight:
+    """The weight of what has the weight b in something that has the weight a."""
+    if isinstance(a, Schedule) and isinstance(b, Schedule):
+        raise TypeError(f"{of!r} already has a scheduled weight; a schedule times a schedule is not supported")
+    return a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b)
+
+
 def named(ramps: Iterable[Ramp]) -> dict[str, Ramp]:
     """Each ramp once, by what a sum calls it in its state: ramp, ramp_2, ramp_3, ..."""
     return {"ramp" if k == 1 else f"ramp_{k}": ramp for k, ramp in enumerate(dict.fromkeys(ramps), start=1)}

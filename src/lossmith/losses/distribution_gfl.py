@@ -16,8 +16,9 @@ from ..engine.images import Count
 from ..engine.plain.scores import chance
 from ..engine.tensors import floating
 from ..inputs.heads import check_logits
-from ..loss import Loss, Weight
+from ..loss import Loss
 from ..plan import Plan
+from ..schedule import Weight
 from .box import BoxLoss, GIoULoss
 from .distribution import DistributionFocalLoss, QualityFocalLoss, integral
 

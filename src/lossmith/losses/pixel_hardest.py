@@ -77,15 +77,20 @@ class HardestLoss(PixelLoss):
             if n_hard >= k:
                 return amount if self.reduction == "none" else self.reduce(Images(), total, weighed, by)
             mine = largest(u, valid, k)
-            parts = [u.flatten(), *(x.flatten() for x in over(valid)), _image_of(u).flatten()]
-            rows = torch.stack([x.to(batch.dtype)[mine.flatten()] for x in parts])
+            parts = dict(zip(("amount", "share"), over(valid), strict=True))
+            if prices is not None:
+                parts["cost"] = u  # else it is the amount
+            if batch.images.split == "space":
+                parts["image"] = _image_of(u)
+            rows = torch.stack([x.flatten().to(batch.dtype)[mine.flatten()] for x in parts.values()])
 
             def chosen(found: Gathered) -> Tensor:
-                keys, amounts, shares, image = found.values
-                keys = keys.detach()
+                known = dict(zip(parts, found.values, strict=True))
+                amounts, shares = known["amount"], known["share"]
+                keys = known.get("cost", amounts).detach()
                 order = torch.arange(len(keys), device=keys.device)
-                if batch.images.split == "space":  # equals are chosen by their place in the whole images
-                    order = image.argsort(stable=True)
+                if "image" in known:  # equals are chosen by their place in the whole images
+                    order = known["image"].argsort(stable=True)
                 kept = torch.empty_like(keys, dtype=torch.bool)
                 kept[order] = largest(keys[order], None, k)
                 if self.reduction == "none":

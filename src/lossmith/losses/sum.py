@@ -14,7 +14,8 @@ from ..engine.contract import Sums
 from ..engine.curves import CROSS_ENTROPY, Focal
 from ..inputs.batch import Batch
 from ..inputs.groups import Groups
-from ..loss import Loss, Weight
+from ..loss import Loss
+from ..schedule import Weight
 from .dense import ClassLoss
 from .pixel import CrossEntropyLoss, FocalLoss, PixelLoss, PowerCrossEntropyLoss, Price, Table
 from .region import DiceLoss, LogDiceLoss, RegionLoss, TverskyLoss, missed
