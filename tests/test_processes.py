@@ -10,7 +10,6 @@ import random
 import re
 import zlib
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +26,15 @@ from problems import (
     PAIRS,
     PROBLEMS,
     ROWS,
-    Problem,
     arguments,
-    calls,
-    fits,
     labels_of,
     logits_of,
-    needed,
-    nudges,
-    shared_settings,
     with_rows,
 )
 from process_cases import Call
 from processes import Pool
+from splits import cut, cuts, drawn, near, parts_of
 
-EXACT = 1e-9
 DRAWS = 8  # of each loss
 OTHERS = [(row, name) for row, name in PAIRS if not issubclass(row.cls, Dense)]
 
@@ -51,52 +44,6 @@ def pool() -> Iterator[Pool]:
     made = Pool(3)
     yield made
     made.close()
-
-
-def near(a: Any, b: Any) -> bool:
-    a, b = (torch.as_tensor(x, dtype=torch.float64) for x in (a, b))
-    return torch.allclose(a, b, rtol=EXACT, atol=EXACT, equal_nan=True)
-
-
-def cut(x: Any, at: list[int], axis: int = 0) -> list[Any]:
-    """A tensor in parts along an axis; anything else is the same for all."""
-    if not isinstance(x, Tensor) or x.ndim <= axis:
-        return [x] * (len(at) - 1)
-    return [x.narrow(axis, a, b - a) for a, b in pairwise(at)]
-
-
-def parts_of(whole: Call, at: list[int]) -> list[Call]:
-    """A call in parts of its images. A denominator is shared out."""
-    members, total = len(at) - 1, at[-1]
-    inputs = zip(*(cut(x, at) for x in whole.inputs), strict=True)
-    keywords: list[dict[str, Any]] = [{} for _ in range(members)]
-    for name, value in whole.keywords.items():
-        shares = cut(value, at)
-        if name == "denominator":
-            shares = [value * (b - a) / total for a, b in pairwise(at)]
-        for own, share in zip(keywords, shares, strict=True):
-            own[name] = share
-    return [Call(whole.name, whole.settings, tuple(own), kw) for own, kw in zip(inputs, keywords, strict=True)]
-
-
-def cuts(draw: random.Random, count: int, members: int) -> list[int]:
-    """Any split; now and then somebody has nothing."""
-    return [0, *sorted(draw.randint(0, count) for _ in range(members - 1)), count]
-
-
-def drawn(row: Any, draw: random.Random) -> Call:
-    """A call of a loss: a problem, settings and keywords."""
-    problem: Problem = draw.choice([p for p in PROBLEMS if p.task in row.cls.tasks])
-    n_classes = problem.logits.shape[1]
-    base = needed(row.cls, problem.logits) | {k: v for k, v in problem.settings.items() if k in row.cls.fields}
-    own = draw.choice([{}, *nudges(row.cls, problem.task, n_classes, problem.axes)])
-    settings = base | own | draw.choice(shared_settings(problem, row.cls))
-    given = [call for call in calls(problem, row.cls) if fits(settings, call)]
-    if n_classes > 1 and problem.task != "multilabel" and not problem.target.is_floating_point():
-        mask = torch.ones(len(problem.logits), n_classes, dtype=torch.bool)
-        mask[:, 1] = torch.arange(len(mask)) % 2 == 0
-        given.append({"label_mask": mask})
-    return Call(row.name, settings, (problem.logits, problem.target), draw.choice(given))
 
 
 def compare(pool: Pool, members: int, wholes: list[Call], splits: list[list[Call]], **how: Any) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .engine.images import Across
 from .engine.processes import Processes
-from .engine.tensors import wide
+from .engine.tensors import widest
 from .loss import Loss
 from .plan import Plan
 from .supervision import DeepSupervision
@@ -141,7 +141,7 @@ class _Total:
 
     def add(self, items: Sequence[Any]) -> None:
         device = next(x for x in items if isinstance(x, Tensor)).device
-        new = [wide(torch.as_tensor(x, device=device)).detach() for x in items]
+        new = [torch.as_tensor(x, dtype=widest(device), device=device).detach() for x in items]
         self.items = [a + b for a, b in zip(self.items, new, strict=True)] if self.items else new
 
     def differs(self, other: _Total) -> bool:
