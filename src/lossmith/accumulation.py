@@ -125,7 +125,12 @@ def _pending(loss: Loss | DeepSupervision, plan: Plan, given: Any) -> Across[Ten
         given = tuple(given) if isinstance(given, tuple | list) else (given,)
         inputs, call = (given[:-1], given[-1]) if isinstance(given[-1], dict) else (given, {})
     pending = loss.pending(plan, inputs, call)
-    if not isinstance(pending, Across) or not all(isinstance(x, Tensor | int | float) for x in pending.items):
+    whole = all(term.reduction != "none" for _, term in plan.terms)
+    if (
+        not whole
+        or not isinstance(pending, Across)
+        or not all(isinstance(x, Tensor | int | float) for x in pending.items)
+    ):
         raise ValueError(
             f"accumulate: {plan.who} has to see all pixels of the batch at once (reduction='none', the hardest pixels, "
             "errors in order over the batch); leave that term out, or give it per_image=True"
