@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import os
 import pickle
 import sys
 import time
@@ -128,15 +129,16 @@ def network(dropout: float = 0.0) -> nn.Module:
     return nn.Sequential(*layers).double()
 
 
-class WithSpare(nn.Module):
-    """A network with a layer that is not used."""
+class Step(nn.Module):
+    """A network and its loss as one module, with a layer that is not used if `spare`."""
 
-    def __init__(self) -> None:
+    def __init__(self, loss: nn.Module, spare: bool = False) -> None:
         super().__init__()
-        self.net, self.spare = network(), nn.Linear(2, 2).double()
+        self.net, self.loss = network(), loss
+        self.spare = nn.Linear(2, 2).double() if spare else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.net(images)
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.loss(self.net(images), labels)
 
 
 def gradients(model: nn.Module) -> list[Tensor]:
@@ -153,33 +155,21 @@ def step(text: str, images: Tensor, labels: Tensor) -> tuple[float, list[Tensor]
 
 def ddp(rank: int, group: Any, text: str, cuts: list[int], images: Tensor, labels: Tensor, how: str) -> Any:
     """One step of data-parallel training."""
-    own = slice(*cuts[rank : rank + 2])
-    loss = ls.parse(text, group=group)
-    spare = how == "unused"
-    model = DistributedDataParallel(
-        WithSpare() if spare else network(), process_group=group, find_unused_parameters=spare
-    )
-
-    def forward(images: Tensor, labels: Tensor) -> Tensor:
-        return loss(model(images), labels)
-
-    if how == "compiled":
-        inner = network()
-        compiled = torch.compile(lambda x, y: loss(inner(x), y), fullgraph=True, backend="eager")
-        value = compiled(images[own], labels[own])
-        value.backward()
+    images, labels = images[cuts[rank] : cuts[rank + 1]], labels[cuts[rank] : cuts[rank + 1]]
+    inner: Any = Step(ls.parse(text, group=group), spare=how == "unused")
+    step = torch.compile(inner, fullgraph=True, backend="eager") if how == "compiled" else inner
+    model = DistributedDataParallel(step, process_group=group, find_unused_parameters=how == "unused")
+    seen: list[Tensor] = []
+    if how == "hooks":
+        inner.net.register_full_backward_hook(lambda module, given, upstream: seen.append(upstream[0]))
         for p in inner.parameters():
-            dist.all_reduce(p.grad, group=group)
-            p.grad /= dist.get_world_size(group)
-        return value.item(), gradients(inner)
+            p.register_hook(lambda slope: 2 * slope)
     if how == "no_sync":  # two steps of which the first keeps its gradients to itself
         with model.no_sync():
-            (forward(images[own], labels[own]) / 2).backward()
-        value = forward(images[own], labels[own])
-        (value / 2).backward()
-        return value.item(), gradients(model)
-    value = forward(images[own], labels[own])
-    value.backward()
+            (model(images, labels) / 2).backward()
+    value = model(images, labels)
+    (value / 2 if how in ("no_sync", "hooks") else value).backward()
+    assert how != "hooks" or len(seen) == 1
     return value.item(), gradients(model)
 
 
@@ -248,6 +238,13 @@ def alone(rank: int, group: Any, text: str, call: tuple[Tensor, Tensor], seconds
     except RuntimeError as error:
         return str(error)
     raise AssertionError("nobody answered, and there is a value")
+
+
+def dying(rank: int, group: Any, text: str, call: tuple[Tensor, Tensor]) -> None:
+    """One process ends before it is asked."""
+    if rank == 1:
+        os._exit(1)
+    ls.parse(text, group=group)(*call)
 
 
 def second_derivative(rank: int, group: Any, text: str, parts: list[tuple[Tensor, Tensor]]) -> Tensor | str:

@@ -23,6 +23,7 @@ import pytest
 import torch
 
 import lossmith as ls
+import test_accumulation
 import test_advice
 import test_algebra
 import test_border
@@ -42,6 +43,7 @@ import test_plain
 import test_ramps
 import test_regression
 import test_spatial
+import test_splits
 import test_states
 import test_supervision
 import test_tools
@@ -72,6 +74,8 @@ FILES = [
         test_parse,
         test_border,
         test_plain,
+        test_accumulation,
+        test_splits,
     ),
 ]
 ALONE = [  # the tests of other files that are about formulas or what goes into them

@@ -33,9 +33,9 @@ from problems import (
 )
 from process_cases import Call
 from processes import Pool
-from splits import cut, cuts, drawn, near, parts_of
+from splits import cut, cuts, drawn, in_space, near, parts_of, slab
 
-DRAWS = 8  # of each loss
+DRAWS = 4  # of each loss; test_splits.py has more
 OTHERS = [(row, name) for row, name in PAIRS if not issubclass(row.cls, Dense)]
 
 
@@ -46,15 +46,15 @@ def pool() -> Iterator[Pool]:
     made.close()
 
 
-def compare(pool: Pool, members: int, wholes: list[Call], splits: list[list[Call]], **how: Any) -> None:
+def compare(pool: Pool, members: int, wholes: list[Call], splits: list[list[Call]], axis: int = 0, **how: Any) -> None:
     """That every process has the value of the whole, and the gradients together are its gradient."""
     found = pool.run(members, cases.makes, splits, how)
     factor = 1 if how.get("gradient") == "sum" else members
     for i, whole in enumerate(wholes):
         value, gradient = whole.made()
         values = [made[i][0] for made in found]
-        own = torch.cat([made[i][1] for made in found]) / factor
-        about = f"{whole.name} {whole.settings} {list(whole.keywords)} {[len(p.inputs[0]) for p in splits[i]]}"
+        own = torch.cat([made[i][1] for made in found], axis) / factor
+        about = f"{whole.name} {whole.settings} {list(whole.keywords)} {[tuple(p.inputs[0].shape) for p in splits[i]]}"
         if value.ndim:  # what is not reduced: the images of each process, or one group that all of them share
             shared = whole.settings.get("per_image", True) is False and issubclass(type(whole.loss()), ClassLoss)
             assert all(near(v, value) for v in values) if shared else near(torch.cat(values), value), about
@@ -89,63 +89,23 @@ def test_boxes_and_distributions_too(pool, row, task, members):
     compare(pool, members, wholes, splits)
 
 
-SLABS = [p for p in PROBLEMS if p.axes > 1]
-
-
 @with_rows()
 def test_any_split_in_space_is_the_whole_volume(pool, row):
     """Slabs along the first axis of space; where a loss looks at neighbours, it says what it needs."""
     draw = random.Random(zlib.crc32(row.name.encode()))
-    maps = "distance" in row.cls.takes or "gap" in row.cls.takes
     wholes, splits = [], []
     while len(wholes) < DRAWS:
-        whole = drawn(row, draw)
-        logits, target = whole.inputs
-        if logits.ndim < 4:
+        whole = drawn(row, draw, [p for p in PROBLEMS if p.axes > 1])
+        if whole.settings.get("reduction") == "none":
             continue
-        keywords = dict(whole.keywords)
-        if maps:
-            keywords |= given_map(row, logits)
-        own = {"one_sided": True} if "one_sided" in row.cls.fields else {}
-        whole = Call(row.name, whole.settings | own, (logits, target), keywords)
-        at = cuts(draw, logits.shape[2], 2)
-        parts = []
-        for r in range(2):
-            inputs = tuple(cut(x, at, x.ndim - (logits.ndim - 2))[r] for x in (logits, target))
-            each = {name: slab(name, x, logits, at, r) for name, x in keywords.items()}
-            parts.append(Call(row.name, whole.settings, inputs, each))
+        whole, parts = in_space(row, whole, cuts(draw, whole.inputs[0].shape[2], 2))
         wholes.append(whole)
         splits.append(parts)
     if "space" not in row.cls.splits:
         text = pool.run(2, cases.refuses, splits[0][0], {"split": "space"})
         assert all(row.cls.halo and row.cls.halo in said for said in text)
         return
-    found = pool.run(2, cases.makes, splits, {"split": "space"})
-    for i, whole in enumerate(wholes):
-        value, gradient = whole.made()
-        about = f"{whole.name} {whole.settings} {list(whole.keywords)} {[p.inputs[0].shape for p in splits[i]]}"
-        if value.ndim:
-            continue
-        assert all(near(made[i][0], value) for made in found), f"{about}: {[m[i][0] for m in found]} for {value}"
-        own = torch.cat([made[i][1] for made in found], 2) / 2
-        assert near(own, gradient), f"{about}: {(own - gradient).abs().max()}"
-
-
-def slab(name: str, x: Any, logits: Tensor, at: list[int], r: int) -> Any:
-    """A keyword's part of a slab: what has the axes of space is cut, a denominator shared out."""
-    if name == "denominator":
-        return x * (at[r + 1] - at[r]) / at[-1]
-    if name == "label_mask" or x.ndim < logits.ndim - 1:
-        return x
-    return cut(x, at, x.ndim - (logits.ndim - 2))[r]
-
-
-def given_map(row: Any, logits: Tensor) -> dict[str, Tensor]:
-    """The map of the whole labels."""
-    n, _, *space = logits.shape
-    if "gap" in row.cls.takes:
-        return {"gap": logits_of(n, *space, seed=4).abs()}
-    return {"distance": logits_of(*logits.shape, seed=4)}
+    compare(pool, 2, wholes, splits, axis=2, split="space")
 
 
 def batch(count: int = 4) -> tuple[Tensor, Tensor]:
@@ -269,7 +229,7 @@ def images() -> tuple[Tensor, Tensor]:
     return logits_of(5, 1, 6, 5, seed=7), labels_of(3, 5, 6, 5, ignore=False)
 
 
-@pytest.mark.parametrize("how", ["plain", "unused", "no_sync", "compiled"])
+@pytest.mark.parametrize("how", ["plain", "unused", "no_sync", "hooks", "compiled"])
 def test_data_parallel_training(pool, how):
     value, gradients = cases.step(TRAINED, *images())
     for found, own in pool.run(2, cases.ddp, TRAINED, [0, 2, 5], *images(), how):
@@ -308,6 +268,13 @@ def test_who_never_comes(pool):
     text = pool.run(2, cases.alone, "dice + ce", halves()[0], 1.5)[0]
     assert "DiceLoss + CrossEntropyLoss: a process of the group did not take part" in text
     assert "the group's timeout of 1.5 s" in text
+
+
+def test_who_dies(pool):
+    with pytest.raises(AssertionError) as caught:
+        pool.run(2, cases.dying, "dice + ce", halves()[0])
+    assert "process 1 ended" in str(caught.value)
+    assert "RuntimeError: DiceLoss + CrossEntropyLoss: a process of the group did not take part" in str(caught.value)
 
 
 def test_second_derivatives_that_need_the_others_are_refused(pool):

@@ -54,13 +54,13 @@ def lists_of(row: Any) -> dict[str, Any]:
 def test_the_signature_is_the_settings(row):
     """What Jupyter, editors, Hydra and LightningCLI read."""
     signature = inspect.signature(row.cls)
-    assert list(signature.parameters) == list(row.cls.fields)
+    assert list(signature.parameters) == list(row.cls.keywords)
     assert signature == inspect.signature(row.cls.__init__).replace(
         parameters=list(inspect.signature(row.cls.__init__).parameters.values())[1:]
     )
     for name, parameter in signature.parameters.items():
         assert parameter.kind is parameter.KEYWORD_ONLY
-        assert repr(parameter.default) == repr(row.cls.fields[name])
+        assert repr(parameter.default) == repr(row.cls.keywords[name])
         assert parameter.annotation is not parameter.empty
         assert "Interval" not in str(parameter.annotation)
     assert (
@@ -211,7 +211,7 @@ def test_constructors_of_ones_own_are_called():
     assert First("a").smooth == 3.0
     assert list(inspect.signature(Named).parameters)[:1] == ["label"]
     assert list(inspect.signature(Further).parameters)[:2] == ["label", "extra"]
-    assert list(inspect.signature(Both).parameters) == list(ls.DiceLoss.fields)
+    assert list(inspect.signature(Both).parameters) == list(ls.DiceLoss.keywords)
     assert list(inspect.signature(First).parameters) == ["label"]
     logits, labels = logits_of(2, 3, 4), labels_of(3, 2, 4, ignore=False)
     for loss in (Named(), Both(), Further()):

@@ -372,7 +372,7 @@ class Sum(Loss):
 def _agree(terms: list[Loss], *settings: str) -> None:
     """Raises a ValueError that names a setting which the terms of a sum have to have in common, and have not."""
     for setting in settings:
-        said = {term: getattr(term, setting) for term in terms if setting in term.fields}
+        said = {term: getattr(term, setting) for term in terms if setting in term.keywords}
         if len(set(said.values())) > 1:
             listed = ", ".join(f"{term.name} has {value!r}" for term, value in said.items())
             raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")

@@ -64,9 +64,9 @@ def parse(text: str, **shared: Any) -> Loss:
     if not isinstance(text, str):
         raise TypeError(f"parse reads a text such as 'dice + ce', got {type(text).__name__}")
     loss = _Parser(text, shared).read()
-    own = {setting for _, term in [*loss.addends, *loss.terms] for setting in term.fields}
+    own = {setting for _, term in [*loss.addends, *loss.terms] for setting in term.keywords}
     for setting in shared.keys() - own - SHARED:
-        known = own | {setting for cls in CATALOGUE.values() for setting in cls.fields}
+        known = own | {setting for cls in CATALOGUE.values() for setting in cls.keywords}
         hint = f"none of {loss!r} does" if setting in known else nearest(setting, known)
         raise TypeError(f"no loss here has a setting {setting!r}; {hint}")
     return loss
@@ -222,7 +222,7 @@ class _Parser:
         cls = _known(word)
         if cls is None:
             self._fail(position, f"no loss is called {word!r}; {nearest(word, {*CATALOGUE, *ALIASES})}")
-        extra = {k: v for k, v in self.shared.items() if k in cls.fields}
+        extra = {k: v for k, v in self.shared.items() if k in cls.keywords}
         try:
             return cls(**{**extra, **settings})
         except (TypeError, ValueError) as error:

@@ -195,9 +195,10 @@ def changes() -> int:
 class Settings(nn.Module):
     """Turns the annotated class attributes of its subclasses into settings; tensor-valued ones become buffers."""
 
-    fields: ClassVar[dict[str, Any]] = {}
+    fields: ClassVar[dict[str, Any]] = {}  # the settings that say what is computed
+    keywords: ClassVar[dict[str, Any]] = {}  # those, and in how_it_is_run those that say nothing of it
     hints: ClassVar[dict[str, Any]] = {}
-    how_it_is_run: ClassVar[frozenset[str]] = frozenset()  # settings that say nothing of what is computed
+    how_it_is_run: ClassVar[frozenset[str]] = frozenset()
     without: ClassVar[dict[str, str]] = {}  # an inherited setting that a class cannot honour, and why
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -209,12 +210,13 @@ class Settings(nn.Module):
             if get_origin(resolved[name]) is not ClassVar:
                 own[name], hints[name] = vars(cls)[name], resolved[name]
                 delattr(cls, name)  # a class attribute would hide the buffer of the same name
-        for name in cls.fields:
+        for name in cls.keywords:
             if name in vars(cls) and not isinstance(vars(cls)[name], property):
                 raise TypeError(f"{cls.__name__}.{name}: annotate the setting again to change its default")
-        merged = {**own, **cls.fields, **own}  # a class's own settings come first, with its own defaults
-        cls.fields = {k: v for k, v in merged.items() if k not in cls.without}
-        cls.hints = {k: hints[k] for k in cls.fields}
+        merged = {**own, **cls.keywords, **own}  # a class's own settings come first, with its own defaults
+        cls.keywords = {k: v for k, v in merged.items() if k not in cls.without}
+        cls.fields = {k: v for k, v in cls.keywords.items() if k not in cls.how_it_is_run}
+        cls.hints = {k: hints[k] for k in cls.keywords}
         cls._sign()
 
     @classmethod
@@ -238,7 +240,7 @@ class Settings(nn.Module):
             cls.__init__ = init = handing_over  # type: ignore[method-assign]
         settings = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=value, annotation=_spelt(cls.hints[name]))
-            for name, value in cls.fields.items()
+            for name, value in cls.keywords.items()
             if name not in {p.name for p in own}
         ]
         init.__signature__ = inspect.Signature([*own, *settings], return_annotation=None)
@@ -246,7 +248,7 @@ class Settings(nn.Module):
     @classmethod
     def _settings_so_far(cls) -> set[str]:
         """The settings of all classes that this one is made of."""
-        return {name for parent in cls.__mro__ for name in getattr(parent, "fields", {})}
+        return {name for parent in cls.__mro__ for name in getattr(parent, "keywords", {})}
 
     def __init__(self, *unnamed: Any, **given: Any) -> None:
         super().__init__()
@@ -256,12 +258,12 @@ class Settings(nn.Module):
         for name in given:
             if name in self.without:
                 raise TypeError(f"{who} takes no {name}: {self.without[name]}")
-            if name not in self.fields:
-                raise TypeError(f"{who} has no setting {name!r}; {elsewhere(name) or nearest(name, self.fields)}")
+            if name not in self.keywords:
+                raise TypeError(f"{who} has no setting {name!r}; {elsewhere(name) or nearest(name, self.keywords)}")
         for name in self.without:
             setattr(self, name, None)
         self._given: dict[str, Any] = {}
-        for name, default in self.fields.items():
+        for name, default in self.keywords.items():
             value = given.get(name, default)
             if value is default and isinstance(default, nn.Module):
                 value = copy.deepcopy(default)  # a module belongs to one owner
@@ -288,7 +290,7 @@ class Settings(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         global _changes
-        if name in self.fields:
+        if name in self.keywords:
             _changes += 1
         super().__setattr__(name, value)
 
@@ -305,8 +307,8 @@ class Settings(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The settings as plain values, tensors as lists, in the order of the fields; how it is run, if it was said."""
-        return {k: v for k, v in self._given.items() if k not in self.how_it_is_run or not _same(v, self.fields[k])}
+        return {k: v for k, v in self._given.items() if k in self.fields or not _same(v, self.keywords[k])}
 
     def __repr__(self) -> str:
-        said = [f"{k}={v!r}" for k, v in self._given.items() if not _same(v, self.fields[k])]
+        said = [f"{k}={v!r}" for k, v in self._given.items() if not _same(v, self.keywords[k])]
         return f"{type(self).__name__}({', '.join(said)})"

@@ -38,7 +38,7 @@ class Recipe(ClassLoss):
 
     def shared(self, cls: type[Loss]) -> dict[str, Any]:
         """The settings of this recipe that the losses of a class have too, and that are not the recipe's own."""
-        inherited = ClassLoss.fields.keys() & cls.fields.keys() & self.fields.keys()
+        inherited = ClassLoss.keywords.keys() & cls.keywords.keys() & self.keywords.keys()
         return {name: self._given[name] for name in inherited}
 
     @property
