@@ -217,6 +217,7 @@ def compiled(mutant: Mutant) -> CodeType:
     tree = written(mutant.target)
     replace(tree, nodes(tree)[mutant.at], mutant.replacement)
     tree.body += [ast.Expr(ast.Name(name, ast.Load())) for name in names]  # or one that is not used would be dropped
+    tree.name = "broken"  # by its own name it calls what everybody calls, not a variable of the factory
     factory = ast.parse(f"def factory({', '.join(names)}): ...").body[0]
     assert isinstance(factory, ast.FunctionDef)
     factory.body = [tree, ast.Return(ast.Name(tree.name, ast.Load()))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -108,6 +110,30 @@ def test_scaled_gradients():
     ls.accumulate(ls.parse(LOSS), lambda pair: (model(pair[0]), pair[1]), BATCHES, backward=backward)
     assert len(calls) == len(BATCHES)
     assert same(gradients(model), expected)
+
+
+def test_a_wrapped_network_synchronises_once():
+    """As DistributedDataParallel does, which keeps its gradients to itself in a block of `no_sync`."""
+    seen: list[str] = []
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = network()
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append("forward" if torch.is_grad_enabled() else "look")
+            return self.net(images)
+
+        @contextmanager
+        def no_sync(self) -> Iterator[None]:
+            seen.append("apart")
+            yield
+            seen.append("done")
+
+    model = Wrapped()
+    ls.accumulate(ls.parse(LOSS), lambda pair: (model(pair[0]), pair[1]), BATCHES, model=model)
+    assert seen == ["look"] * 3 + ["apart", "forward", "done"] * 2 + ["forward"]
 
 
 def test_several_heads_and_ramps():

@@ -60,7 +60,10 @@ EDGES = {
     "all": ("topk(percent=100)", {}),
     "the first": ("topk(percent=0)", {}),
     "levels": ("lovasz(bins=7)", {}),
-    "sorted": ("lovasz(exact=true)", {}),
+    "sorted": ("lovasz(exact=true, bins=7)", {}),
+    "sorted, each image": ("lovasz(exact=true, bins=7, per_image=true)", {}),
+    "few enough to be sorted": ("lovasz(bins=40, per_image=true)", {}),
+    "all pixels count": ("ce + dice + focal", {"ignore": False}),
 }
 
 
@@ -68,7 +71,7 @@ EDGES = {
 @pytest.mark.parametrize("about", EDGES)
 def test_edges_of_what_is_ranked(about, split):
     text, given = EDGES[about]
-    z, y = logits_of(4, 3, 6, 5, scale=given.get("scale", 2.0)), labels_of(3, 4, 6, 5)
+    z, y = logits_of(4, 3, 6, 5, scale=given.get("scale", 2.0)), labels_of(3, 4, 6, 5, ignore=given.get("ignore", True))
     whole = Call(text, IGNORE, (z, y), {})
     for at in ([0, 0, 4], [0, 1, 4], [0, 4, 4]):
         if split == "images":

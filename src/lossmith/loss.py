@@ -124,7 +124,7 @@ class Loss(Settings):
         values: Any = (term.value(batches[term.slot]) for _, term in plan.terms)
 
         def total(values: Iterable[Tensor]) -> Tensor:
-            return returned(_added(plan.terms, values), inputs, call, plan.terms[0][1].slot)
+            return returned(_summed(plan.terms, values), inputs, call, plan.terms[0][1].slot)
 
         return total(values) if plan.split is None else bind(together(list(values)), total)
 
@@ -378,7 +378,7 @@ def _agree(terms: list[Loss], *settings: str) -> None:
             raise ValueError(f"the terms of a sum must agree on {setting}: {listed}")
 
 
-def _added(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
+def _summed(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
     total: Tensor | None = None
     for (weight, _), value in zip(terms, values, strict=True):
         part = weighed(weight, value)

@@ -126,8 +126,3 @@ def alone(total: Tensor) -> Tensor:
 def pooled(values: Tensor) -> Tensor:
     """Σ over the images of values (N, …), as one group (1, …)."""
     return values.sum(0, keepdim=True)
-
-
-def counted(weight: Tensor | float) -> Tensor | float:
-    """Σ of weights; a number is a sum already."""
-    return weight.sum() if isinstance(weight, Tensor) else weight
