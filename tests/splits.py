@@ -117,15 +117,17 @@ def together(parts: list[Call], split: Split) -> tuple[list[Tensor], list[Tensor
     for part, z in zip(parts, trained, strict=True):
         loss = part.loss()
         pending.append(loss.pending(Plan.of(loss, None, split), (z, *part.inputs[1:]), part.keywords))
-    rounds = 0
+    steps = rounds = 0
     while any(isinstance(value, Across) for value in pending):
+        steps += 1
         rounds += any(not isinstance(item, Own) for value in pending for item in value.items)
+        assert rounds <= 2
+        assert steps <= 4
         told = list(zip(*(value.items for value in pending), strict=True))  # the same number of all
         for items in told:
             assert len({type(item) if isinstance(item, tuple) else Tensor for item in items}) == 1
             assert len({item.shape for item in items if isinstance(item, Tensor)}) <= 1
         pending = [value.then(*(answer(items, rank) for items in told)) for rank, value in enumerate(list(pending))]
-    assert rounds <= 2
     scalars = [value if value.ndim == 0 else value.square().sum() for value in pending]
     (scalars[0] if pending[0].ndim == 0 else torch.stack(scalars).sum()).backward()
     return [value.detach() for value in pending], [

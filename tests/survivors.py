@@ -104,6 +104,7 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     ),
     "Loss.pending: total(values) if plan.split is None else bind(together(list(values)), total) -> "
     "bind(together(list(values)), total)": "a shortcut",
+    "images.together: True -> False": "the lengths are the same",
     "Loss.pending_parts: True -> False": "the lengths are the same",
     "_summed: True -> False": "the lengths are the same",
     "_mean: True -> False": "the lengths are the same",

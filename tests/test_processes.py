@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import random
 import re
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -323,6 +325,18 @@ def test_what_is_split_in_space_is_a_fact_of_the_class():
     for row in ROWS:
         if "space" not in row.cls.splits and row.family != "sum":
             assert row.cls.halo, f"{row.name} cannot be split in space, and does not say what it would need"
+
+
+def test_nothing_is_imported_without_a_group():
+    code = """
+import sys, torch
+before = set(sys.modules)
+import lossmith as ls
+ls.parse("dice + ce + lovasz")(torch.randn(2, 3, 4, 4, requires_grad=True), torch.zeros(2, 4, 4).long()).backward()
+print([name for name in set(sys.modules) - before if "distributed" in name])
+"""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 # ---- broken on purpose -----------------------------------------------------------------------------------------------

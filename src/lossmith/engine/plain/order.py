@@ -134,18 +134,19 @@ def ranked_across(question: Order, counted: Callable[[], Counted]) -> Across[tup
     is, and then for the histogram, or where errors are sorted for all of them."""
     ranking, logits = question.ranking, question.problem.logits
     pixels = logits.shape[2:].numel() * (1 if ranking.per_image else len(logits))
+    told = torch.full((1,), float(pixels), dtype=widest(logits.device), device=logits.device)
     here = None if ranking.exact else counted()
-    groups = len(logits) if ranking.per_image else 1
-    span = torch.ones(groups, logits.shape[1], dtype=widest(logits.device), device=logits.device)
-    span = span if here is None else here.span
-    told = torch.cat([span.new_full((1,), pixels), span.flatten()])
+    if here is not None:
+        told = torch.cat([told, here.span.flatten()])
 
     def then(told: Tensor) -> Any:
-        counts, largest = told[:, 0].long().tolist(), told[:, 1:].amax(0).view_as(span)
+        counts = told[:, 0].long().tolist()
         if here is None or sum(counts) <= ranking.bins:
             errors, inside, weight = _grouped(question)
             rows = torch.stack([wide(errors), weight, inside.to(weight)])
             return Across((Everything(rows, counts),), sort)
+
+        largest = told[:, 1:].amax(0).view_as(here.span)
 
         def weighed(histogram: Tensor) -> Any:
             losses, table = weigh(histogram, largest)
