@@ -352,11 +352,7 @@ MUTANTS = [
     (PROCESSES, "start = sum(item.counts[:rank])", "start = 0"),
     (ORDER, "F.pad(valid, (0, 1)).amax(-1)", "valid.amax(-1)"),
     (ORDER, "if here is None or sum(counts) <= ranking.bins:", "if here is None:"),
-    (
-        ORDER,
-        "largest = told[:, 0].long().tolist(), told[:, 1:].amax(0).view_as(span)",
-        "largest = told[:, 0].long().tolist(), span",
-    ),
+    (ORDER, "told[:, 1:].amax(0).view_as(here.span)", "here.span"),
     (
         ORDER,
         "return Across((Own(value),), lambda own: (losses + (own - own.detach()), foreground))",
