@@ -91,6 +91,13 @@ def test_boxes_and_distributions_too(pool, row, task, members):
     compare(pool, members, wholes, splits)
 
 
+def test_counts_that_happen_to_be_one_object(pool):
+    """Python has one 8 but many 400s: what is asked must not follow from that."""
+    a, b = logits_of(102, 4), logits_of(102, 4, seed=1)
+    whole = Call("l1 + l2 + smooth_l1", {}, (a, b), {})
+    compare(pool, 2, [whole], [parts_of(whole, [0, 2, 102])])
+
+
 @with_rows()
 def test_any_split_in_space_is_the_whole_volume(pool, row):
     """Slabs along the first axis of space; where a loss looks at neighbours, it says what it needs."""

@@ -72,9 +72,10 @@ class Processes(NamedTuple):
     def _answers(self, items: tuple[Item, ...], group: Any, who: str) -> list[Any]:
         members, rank, factor = dist.get_world_size(group), dist.get_rank(group), self.factor(who)
         told = [item for item in items if not isinstance(item, Own)]
-        asked: list[Item] = []  # each once: terms share their sums
+        asked: list[Item] = []  # tables of sums, which terms share, once; single numbers may be one object by chance
         for item in told:
-            if not any(item is other for other in asked):
+            table = isinstance(item, Tensor) and item.ndim > 0
+            if not (table and any(item is other for other in asked)):
                 asked.append(item)
         answers: list[Any] = []
         if asked:
