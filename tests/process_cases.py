@@ -181,6 +181,31 @@ def accumulated(rank: int, group: Any, text: str, cuts: list[int], images: Tenso
     return value.item(), gradients(model)
 
 
+class Moving(nn.Module):
+    """Takes the mean that it has seen so far off its input."""
+
+    mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = network()
+        self.register_buffer("mean", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.net(images - self.mean)
+        self.mean.mul_(0.5).add_(0.5 * images.mean() + 0.1)
+        return out
+
+
+def moving(rank: int, group: Any, cuts: list[int], images: Tensor, labels: Tensor) -> list[float]:
+    """The losses of a few steps."""
+    model, loss = DistributedDataParallel(Moving(), process_group=group), ls.parse("ce", group=group)
+    batches = [(images[i : i + 1] + i, labels[i : i + 1]) for i in range(cuts[rank], cuts[rank + 1])]
+    return [
+        ls.accumulate(loss, lambda batch: (model(batch[0]), batch[1]), batches, model=model).item() for _ in range(3)
+    ]
+
+
 def sharded(rank: int, group: Any, text: str, logits: Tensor, target: Tensor) -> tuple[float, Tensor]:
     """The recipe for logits that are a DTensor: the part of this process, and the group of its mesh."""
     from torch.distributed.device_mesh import DeviceMesh
@@ -194,6 +219,19 @@ def sharded(rank: int, group: Any, text: str, logits: Tensor, target: Tensor) ->
     value.backward()
     assert z.grad is not None
     return value.item(), z.grad.full_tensor()
+
+
+def whole_dtensor(rank: int, group: Any, logits: Tensor, target: Tensor) -> str:
+    """The error of a call with a DTensor and a group."""
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    mesh = DeviceMesh.from_group(group, "cpu")
+    try:
+        ls.parse("dice + ce", group=group)(*(distribute_tensor(x, mesh, [Shard(0)]) for x in (logits, target)))
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("the batch was counted twice")
 
 
 def page(rank: int, group: Any, blocks: list[str]) -> bool:
@@ -258,6 +296,15 @@ def second_derivative(rank: int, group: Any, text: str, parts: list[tuple[Tensor
         return str(error)
     assert logits.grad is not None
     return logits.grad
+
+
+def transformed(rank: int, group: Any, call: tuple[Tensor, Tensor]) -> str:
+    loss = ls.parse("dice + ce", group=group)
+    try:
+        torch.func.grad(lambda z: loss(z, call[1]))(call[0])
+    except RuntimeError as error:
+        return str(error)
+    raise AssertionError("a transform that nobody else has seen")
 
 
 def kept(rank: int, group: Any, call: tuple[Tensor, Tensor]) -> bool:

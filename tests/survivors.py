@@ -118,9 +118,8 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "Batch.grouped: 0.0 -> 1.0": "is not read where there is no denominator",
     "HardestLoss._over_all: True -> False": "the lengths are the same",
     "HardestLoss._over_all: True -> False #2": "the same",
-    "HardestLoss._over_all: 0.0 -> 1.0 #3": "is not read where there is no denominator",
-    "HardestLoss._over_all: total + (torch.nan if told[:, 2].any() else 0.0) -> "
-    "total - (torch.nan if told[:, 2].any() else 0.0)": "NaN or 0, whatever its sign",
+    "HardestLoss._over_all: 0.0 -> 1.0 #2": "is not read where there is no denominator",
+    "HardestLoss._over_all: x * torch.nan -> x / torch.nan": "NaN either way",
     "_cost: costs[0] if len(costs) == 1 else torch.stack(costs).sum(0) -> torch.stack(costs).sum(0)": "a shortcut",
     "weighed: value if weight == 1 else weight * value -> weight * value": "a shortcut",
     "product: a * b if isinstance(a, Schedule) or isinstance(b, Schedule) else float(a) * float(b) -> a * b": (

@@ -529,6 +529,11 @@ ELSEWHERE = {
     "one_sided=True with distance=, or split the batch by images",
     "{}: split='space' gives every process a part of each image, and distances need all of it: make the map of the "
     "whole labels with {}, and give {} this process's part",
+    "{}: a DTensor is a whole, and with a group each process hands over its part: give x.to_local() and "
+    "gradient='sum', or leave the group out",
+    "a sum shares a batch as its terms do: give the group to them, not to {}",
+    "GeneralizedFocalLoss: its box shares the batch otherwise than itself: {}; give group, gradient and split to "
+    "GeneralizedFocalLoss, from where its box has them",
 }
 SOURCE = Path(ls.__file__).parent
 

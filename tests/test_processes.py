@@ -6,6 +6,8 @@ pool of them.
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
 import re
 import subprocess
@@ -96,6 +98,33 @@ def test_counts_that_happen_to_be_one_object(pool):
     a, b = logits_of(102, 4), logits_of(102, 4, seed=1)
     whole = Call("l1 + l2 + smooth_l1", {}, (a, b), {})
     compare(pool, 2, [whole], [parts_of(whole, [0, 2, 102])])
+
+
+def test_what_is_asked_does_not_follow_from_values(pool):
+    """Ignored pixels, soft labels, weights, nothing at all: with one process only."""
+    z, y = batch()
+    hidden = y.clone()
+    hidden[0, 0] = 255
+    soft = torch.nn.functional.one_hot(y, 3).movedim(-1, 1).double()
+    texts = {"border_ce + entropy": hidden, "distance_penalty + border_ce + dice": hidden, "boundary_ce + entropy": y}
+    wholes = [Call(text, IGNORE, (z, target), {}) for text, target in texts.items()]
+    splits = [parts_of(whole, at) for whole in wholes for at in ([0, 1, 4], [0, 0, 4])]
+    compare(pool, 2, [whole for whole in wholes for _ in range(2)], splits)
+    text, settings = "dice(squared=true) + dice(per_image=false) + wce", {"task": "multiclass"}
+    parts = [Call(text, settings, (z[:, :, :2], y[:, :2]), {}), Call(text, settings, (z[:, :, 2:], soft[:, :, 2:]), {})]
+    compare(pool, 2, [Call(text, settings, (z, y), {})], [parts], axis=2, split="space")
+
+
+@pytest.mark.parametrize("text", ["topk", "ohem", "lovasz", "lovasz(exact=true)", "topk(reduction='none')"])
+def test_nothing_valid_anywhere(pool, text):
+    z, y = batch()
+    whole = Call(text, IGNORE, (z, torch.full_like(y, 255)), {})
+    empty = Call(text, IGNORE, (z[:0], y[:0]), {})
+    compare(pool, 2, [whole, empty], [parts_of(whole, [0, 1, 4]), parts_of(empty, [0, 0, 0])])
+
+
+def test_a_dtensor_and_a_group_are_refused(pool):
+    assert all("give x.to_local() and gradient='sum'" in said for said in pool.run(2, cases.whole_dtensor, *batch()))
 
 
 @with_rows()
@@ -254,6 +283,12 @@ def test_accumulation_in_every_process(pool):
         assert all(near(a, b) for a, b in zip(gradients, own, strict=True))
 
 
+def test_accumulation_with_buffers_that_matter(pool):
+    """DistributedDataParallel hands the first process's round before a step; both passes go by the same."""
+    found = pool.run(2, cases.moving, [0, 1, 5], *images())
+    assert found[0] == found[1]
+
+
 def test_logits_that_are_a_dtensor(pool):
     z, y = batch(5)
     whole = Call("dice(per_image=false) + ce", {}, (z, y), {})
@@ -300,6 +335,10 @@ def test_second_derivatives_of_sums_over_images(pool):
     assert near(torch.cat(found) / 4, z.grad)  # a gradient here is twice its share, and squared
 
 
+def test_transforms_are_refused(pool):
+    assert all("transforms of torch.func" in text for text in pool.run(2, cases.transformed, halves()[0]))
+
+
 def test_copies_keep_the_group(pool):
     assert all(pool.run(2, cases.kept, halves()[0]))
 
@@ -323,9 +362,51 @@ def test_a_loss_of_ones_own_has_to_say_that_it_is_exact():
         def value(self, batch):
             return batch.sums.fp.sum()
 
-    with pytest.raises(ValueError, match=r"Own: it does not say that it is exact .*`splits`"):
-        Own(group="world")(*batch())
-    Own()(*batch())
+    class Scaled(ls.CrossEntropyLoss, part="scaled"):
+        def scale(self, batch, class_weight):
+            return batch.events[0].u.mean()
+
+    class Formula(ls.DiceLoss, part="formula"):
+        def formula(self, s):
+            return s.fp / s.n
+
+    for cls in (Own, Scaled):
+        with pytest.raises(ValueError, match=rf"{cls.__name__}: it does not say that it is exact .*`splits`"):
+            cls(group="world")(*batch())
+        cls()(*batch())
+    with pytest.raises(RuntimeError, match="init_process_group"):  # of sums alone
+        Formula(group="world")(*batch())
+
+
+def test_the_group_of_a_sum_is_that_of_its_terms():
+    loss = ls.parse("dice + ce")
+    loss.group = "world"
+    with pytest.raises(ValueError, match="a sum shares a batch as its terms do"):
+        loss(*batch())
+    loss = ls.parse("dice + ce")
+    loss.terms[1][1].group = "world"
+    with pytest.raises(ValueError, match="the terms of a sum must agree on group"):
+        loss(*batch())
+
+
+def test_the_box_of_gfl_shares_as_gfl_does():
+    loss = ls.GeneralizedFocalLoss(group="world", gradient="sum", box=ls.CIoULoss())
+    assert [(term.group, term.gradient) for _, term in (2 * loss).terms] == [("world", "sum")] * 3
+    assert repr(ls.parse(repr(loss))) == repr(loss)
+    with pytest.raises(ValueError, match="its box shares the batch otherwise"):
+        ls.GeneralizedFocalLoss(box=ls.CIoULoss(group="world"))
+
+
+def test_what_was_pickled_before_there_were_groups():
+    loss = ls.parse("dice + 0.5*focal")
+    for module in loss.modules():
+        if isinstance(module, ls.Loss):
+            for name in ("group", "gradient", "split"):
+                module._given.pop(name, None)
+                module.__dict__.pop(name, None)
+    again = pickle.loads(pickle.dumps(loss))
+    assert torch.equal(again(*batch()), ls.parse("dice + 0.5*focal")(*batch()))
+    assert repr(copy.deepcopy(again)) == "DiceLoss() + 0.5 * FocalLoss()"
 
 
 def test_what_is_split_in_space_is_a_fact_of_the_class():

@@ -11,7 +11,9 @@ import zlib
 
 import pytest
 import torch
+from torch import Tensor
 
+import lossmith as ls
 from lossmith.losses.dense import ClassLoss
 from problems import IGNORE, MANY, PROBLEMS, labels_of, logits_of, with_rows
 from process_cases import Call
@@ -92,13 +94,57 @@ def test_margins_on_levels(split):
             compare(whole, in_space(None, whole, [0, 5, 6])[1], split, axis=2)
 
 
+@pytest.mark.parametrize("text", ["power_ce", "wce", "ce", "topk"])
+def test_denominators_are_added_up(text):
+    whole = Call(text, IGNORE, (logits_of(4, 3, 6, 5), labels_of(3, 4, 6, 5)), {"denominator": 7.0})
+    compare(whole, parts_of(whole, [0, 1, 4]), "images")
+    compare(whole, in_space(None, whole, [0, 2, 6])[1], "space", axis=2)
+
+
+@pytest.mark.parametrize("split", ["images", "space"])
+@pytest.mark.parametrize("text", ["ohem(thresh=0, min_kept=7)", "topk(percent=30)"])
+def test_equals_of_channels(text, split):
+    """Of equally hard pixels those are kept that come first in the whole batch, channel by channel."""
+    z, y = logits_of(2, 3, 4, 5, scale=0.0), labels_of(4, 2, 4, 5, ignore=False)
+    whole = Call(text, MANY, (z, y), {})
+    compare(whole, parts_of(whole, [0, 1, 2]), "images")
+    compare(whole, in_space(None, whole, [0, 1, 4])[1], "space", axis=2)
+
+
+@pytest.mark.parametrize("text", ["lovasz(bins=7)", "lovasz(bins=7, per_image=true)", "lovasz", "dice", "ce"])
+def test_gradients_of_weights(text):
+    z, y = logits_of(4, 3, 6, 5), labels_of(3, 4, 6, 5, ignore=False)
+    weight = torch.tensor([0.5, 2.0, 1.0, 3.0], dtype=torch.float64)
+
+    def value(weight: Tensor) -> Tensor:
+        return ls.parse(text)(z, y, weight=weight)
+
+    assert torch.autograd.gradcheck(value, weight.clone().requires_grad_())
+    whole = weight.clone().requires_grad_()
+    value(whole).backward()
+    own = weight.clone().requires_grad_()
+    parts = [Call(text, {}, (z[a:b], y[a:b]), {"weight": own[a:b]}) for a, b in ((0, 1), (1, 4))]
+    together(parts, "images")
+    assert near(own.grad, whole.grad)
+
+
 def test_nan_is_seen_by_everybody():
     z, y = logits_of(4, 3, 6, 5), labels_of(3, 4, 6, 5, ignore=False)
     z[0, 0, 0, 0] = torch.nan
     weight = torch.ones(4, 6, 5)
     weight[0, 1, 1] = torch.nan
-    for text in ("dice", "dice(per_image=false)", "ce", "ohem(min_kept=5)", "topk", "lovasz", "lovasz(bins=7)"):
+    for text in (
+        "dice",
+        "dice(per_image=false)",
+        "ce",
+        "ohem(min_kept=5)",
+        "topk",
+        "lovasz",
+        "lovasz(bins=7)",
+        "topk(reduction='sum')",
+    ):
         for keywords, logits in (({}, z), ({"weight": weight}, logits_of(4, 3, 6, 5))):
             whole = Call(text, {}, (logits, y), keywords)
-            values, _ = together(parts_of(whole, [0, 1, 4]), "images")
+            values, slopes = together(parts_of(whole, [0, 1, 4]), "images")
             assert all(value.isnan() for value in values), (text, list(keywords))
+            assert text != "topk" or not keywords or all(slope.isnan().any() for slope in slopes)

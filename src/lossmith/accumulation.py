@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from .engine.images import Across
 from .engine.processes import Processes
@@ -16,7 +17,7 @@ from .loss import Loss
 from .plan import Plan
 from .supervision import DeepSupervision
 
-APART = 1e-2  # by which the sums of the two passes may differ: kernels that add in another order do, a little
+APART = 1e-3  # by which the sums of the two passes may differ: kernels that add in another order do, a little
 
 
 def accumulate(
@@ -51,9 +52,10 @@ def accumulate(
         the loss, detached.
 
     Raises:
+        TypeError: something else than a loss of this library.
         ValueError: no micro-batches; a loss that has to see all pixels at once (order statistics: OHEM, top-k, Lovász
             over the batch; reduction="none"; split="space").
-        RuntimeError: the second pass saw something else than the first.
+        RuntimeError: the second pass saw something else than the first; gradients are switched off.
 
     >>> import torch, lossmith as ls
     >>> model, loss = torch.nn.Conv2d(1, 2, 3, padding=1), ls.parse("dice(per_image=false) + ce")
@@ -68,13 +70,16 @@ def accumulate(
     ...     optimizer.step()
     """
     own = loss.loss if isinstance(loss, DeepSupervision) else loss
+    if not isinstance(own, Loss):
+        raise TypeError(f"accumulate: loss must be a loss of this library, got {type(loss).__name__}")
+    if not torch.is_grad_enabled():
+        raise RuntimeError("accumulate: gradients are switched off (no_grad, inference_mode); call the loss itself")
     plan = _plan(own)
     batches = list(batches)
     if not batches:
         raise ValueError(f"accumulate: there are no micro-batches of {plan.who}")
-    buffers = {} if model is None else {name: x.detach().clone() for name, x in model.named_buffers()}
     states, first = [], _Total()
-    with torch.no_grad():
+    with torch.no_grad(), _Buffers(model) as buffers:
         for batch in batches:
             states.append(_random_state())
             pending = _pending(loss, plan, forward(batch))
@@ -86,10 +91,7 @@ def accumulate(
         slopes = torch.autograd.grad(value, leaves, allow_unused=True)
     factor = 1 if plan.processes is None else plan.processes.factor(plan.who)
 
-    if model is not None:
-        with torch.no_grad():
-            for name, x in model.named_buffers():
-                x.copy_(buffers[name])
+    buffers.put_back()
     second = _Total()
     for number, (batch, state) in enumerate(zip(batches, states, strict=True), start=1):
         with _unsynchronised(model, number < len(batches)):
@@ -152,6 +154,42 @@ class _Total:
     def differs(self, other: _Total) -> bool:
         pairs = zip(self.items, other.items, strict=True)
         return not all(torch.allclose(a, b, APART, 1e-6, equal_nan=True) for a, b in pairs)
+
+
+class _Buffers:
+    """The buffers of a model as its first forward pass finds them, which for DistributedDataParallel is after those of
+    the first process have been handed round."""
+
+    def __init__(self, model: nn.Module | None) -> None:
+        self.model, self.kept = model, dict[str, Tensor]()
+        self.handle: Any = None
+
+    def __enter__(self) -> Self:
+        if self.model is not None:
+            self._keep()
+            self.handle = getattr(self.model, "module", self.model).register_forward_pre_hook(lambda *_: self._again())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+
+    def _again(self) -> None:
+        self.__exit__()
+        self._keep()
+
+    def _keep(self) -> None:
+        self.kept = {name: x.detach().clone() for name, x in self._there() if not is_lazy(x)}
+
+    def put_back(self) -> None:
+        """What the first pass has changed."""
+        with torch.no_grad():
+            for name, x in self._there():
+                if name in self.kept:
+                    x.copy_(self.kept[name])
+
+    def _there(self) -> list[tuple[str, Tensor]]:
+        return [] if self.model is None else list(self.model.named_buffers())
 
 
 def _unsynchronised(model: nn.Module | None, wanted: bool) -> AbstractContextManager[Any]:

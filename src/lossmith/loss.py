@@ -25,6 +25,7 @@ from .settings import Settings, changes
 Reduction = Literal["mean", "sum", "none"]
 
 CATALOGUE: dict[str, type[Loss]] = {}
+SEES_A_BATCH = {"value", "_value", "class_losses", "groups", "pixels", "chosen", "scale", "hard", "sizes"}
 
 
 class Loss(Settings):
@@ -74,8 +75,8 @@ class Loss(Settings):
 
     def __init_subclass__(cls, part: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if "value" in vars(cls) and "splits" not in vars(cls):
-            cls.splits = frozenset()  # whether a value of its own asks all images, its author has to say
+        if SEES_A_BATCH & vars(cls).keys() and "splits" not in vars(cls):
+            cls.splits = frozenset()  # whether what it makes of a batch is that of all images, its author has to say
         cls.counts = cls.counts.intersection(cls.fields)
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
@@ -161,7 +162,7 @@ class Loss(Settings):
     def _read(self, plan: Plan, inputs: tuple[Any, ...], call: dict[str, Any]) -> dict[str, Any]:
         """One batch per slot, of ordinary tensors, that no setting is without effect on."""
         if call or not all(type(x) is Tensor for x in inputs):
-            inputs, call = unwrapped(plan.who, (inputs, call), plan.formats)
+            inputs, call = unwrapped(plan.who, (inputs, call), plan.formats, plan.processes is not None)
         batches = self.open(plan, inputs, call)
         for slot, addend in plan.addends:
             addend.suits(batches[slot])
@@ -336,7 +337,7 @@ class Sum(Loss):
                 listed = " and ".join(f"{term!r}" for term in readers.values())
                 raise ValueError(f"{listed} read the input {slot!r} in different ways and cannot be added")
             _agree([term for _, term in terms if term.slot == slot], "ignore_index", "task", "fmt")
-        _agree([term for _, term in terms], "group", "gradient", "split")
+        _agree([term for _, term in terms], *self.how_it_is_run)
 
     @property
     def addends(self) -> list[tuple[Weight, Loss]]:
@@ -348,6 +349,9 @@ class Sum(Loss):
 
     @property
     def shares(self) -> Loss:
+        _agree([term for _, term in self.terms], *self.how_it_is_run)
+        if self.group is not None:
+            raise ValueError(f"a sum shares a batch as its terms do: give the group to them, not to {self!r}")
         return self.addends[0][1].shares
 
     def _own(self) -> list[Loss]:

@@ -259,7 +259,7 @@ class Settings(nn.Module):
             if name in self.without:
                 raise TypeError(f"{who} takes no {name}: {self.without[name]}")
             if name not in self.keywords:
-                raise TypeError(f"{who} has no setting {name!r}; {elsewhere(name) or nearest(name, self.keywords)}")
+                raise TypeError(f"{who} has no setting {name!r}; {elsewhere(name) or nearest(name, self.fields)}")
         for name in self.without:
             setattr(self, name, None)
         self._given: dict[str, Any] = {}
@@ -293,6 +293,13 @@ class Settings(nn.Module):
         if name in self.keywords:
             _changes += 1
         super().__setattr__(name, value)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """What was pickled before there were these settings has their defaults."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        for name in self.how_it_is_run & self.keywords.keys() - self._given.keys():
+            self._given[name] = self.keywords[name]
+            setattr(self, name, self.keywords[name])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""

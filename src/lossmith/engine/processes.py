@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .images import Across, Each, Everything, Gathered, Item, Own
-from .tensors import widest
+from .tensors import transformed, widest
 
 if TYPE_CHECKING or dist.is_available():
     from torch.distributed import ProcessGroup
@@ -44,6 +44,9 @@ class Processes(NamedTuple):
         if not isinstance(value, Across):
             return value
         group = self._there(who)
+        compiling = torch.compiler.is_compiling()
+        if not compiling and any(transformed(_values(x)) for x in value.items if not isinstance(x, int | float)):
+            raise RuntimeError(f"{who}: transforms of torch.func do not reach other processes; leave the group out")
         while isinstance(value, Across):
             value = value.then(*self._answers(value.items, group, who))
         return value
@@ -119,7 +122,7 @@ def _sent(item: Any, device: torch.device, members: int, rank: int) -> Tensor:
 def _read(item: Any, found: Tensor, gathers: bool, rank: int) -> Any:
     """The answer to an item, from the numbers of all processes: added up (k,), or gathered (P, k)."""
     if isinstance(item, Everything):
-        rows = found.view(-1, *item.values.shape[:-1], max(item.counts))
+        rows = found.view(len(found), *item.values.shape[:-1], max(item.counts))
         columns = [row[..., :count] for row, count in zip(rows, item.counts, strict=True)]
         start = sum(item.counts[:rank])
         return Gathered(torch.cat(columns, -1), slice(start, start + item.counts[rank]))

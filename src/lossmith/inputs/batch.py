@@ -113,7 +113,10 @@ class Batch(Groups):
             return self.having(**more) if more else self
 
         def table(name: Hashable, x: Tensor) -> Tensor:  # the same one for all who ask
-            return self._once((name, per_image), lambda: x if per_image else pooled(self.images.weighed(x)))
+            def make() -> Tensor:  # in any case an object of its own: of hard labels t is tt
+                return x.view_as(x) if per_image else pooled(self.images.weighed(x))
+
+            return self._once((name, per_image), make)
 
         known = {"n": self.sums.n, **self.sums.known}
         if split is not None:  # what is asked follows from what is wanted, not from what an engine found

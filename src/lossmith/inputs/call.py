@@ -8,17 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..engine.tensors import everywhere, ordinary
+from ..engine.tensors import distributed, everywhere, ordinary
 
 
-def unwrapped(who: str, given: Any, formats: Collection[str] = ()) -> Any:
+def unwrapped(who: str, given: Any, formats: Collection[str] = (), shared: bool = False) -> Any:
     """What a call hands over, with its tensors as `ordinary` ones. Boxes that say themselves what their four numbers
-    are must be what the losses take them for: one of `formats`."""
+    are must be what the losses take them for: one of `formats`. `shared`: by processes that each hand over a part."""
     if isinstance(given, tuple | list):
-        inner = [unwrapped(who, x, formats) for x in given]
+        inner = [unwrapped(who, x, formats, shared) for x in given]
         return inner if isinstance(given, list) else tuple(inner)
     if isinstance(given, dict):
-        return {key: unwrapped(who, x, formats) for key, x in given.items()}
+        return {key: unwrapped(who, x, formats, shared) for key, x in given.items()}
+    if shared and distributed(given):
+        raise ValueError(
+            f"{who}: a DTensor is a whole, and with a group each process hands over its part: give x.to_local() and "
+            "gradient='sum', or leave the group out"
+        )
     own = getattr(given, "format", None) if isinstance(given, Tensor) and type(given) is not Tensor else None
     said = str(getattr(own, "value", own)).lower()
     if formats and own is not None and said not in formats:

@@ -74,8 +74,14 @@ class GeneralizedFocalLoss(Loss):
         if self.box.fmt != "xyxy" or self.box.reduction != "mean":
             raise ValueError(f"GeneralizedFocalLoss: box must have fmt='xyxy' and reduction='mean', got {self.box!r}")
         shared = {name: getattr(self, name) for name in ("group", "gradient", "split")}
-        if self.box.group is not self.group:
-            self.box = type(self.box)(**{**self.box.settings(), **shared})
+        own = {name: getattr(self.box, name) for name in shared}
+        if own != shared:
+            if self.box.group is not None:
+                raise ValueError(
+                    f"GeneralizedFocalLoss: its box shares the batch otherwise than itself: {self.box!r}; give group, "
+                    "gradient and split to GeneralizedFocalLoss, from where its box has them"
+                )
+            self.box = self._given["box"] = type(self.box)(**{**self.box.settings(), **shared})
         self._terms: list[tuple[Weight, Loss]] = [
             (1.0, QualityFocalLoss(beta=self.beta, **shared)),
             (self.box_weight, self.box),

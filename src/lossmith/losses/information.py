@@ -153,6 +153,7 @@ class EntropyLoss(InformationLoss):
     """
 
     name = "entropy"
+    splits = frozenset({"images", "space"})
     paper = "Shannon 1948; Grandvalet & Bengio 2004"
     target = "none"
     without: ClassVar[dict[str, str]] = {"class_weight": "it does not look at labels"}

@@ -25,6 +25,7 @@ class MapLoss(ClassLoss):
     """The mean over the pixels of something of the prediction times something of a map."""
 
     family = "map"
+    splits = frozenset({"images", "space"})  # in space with a map that is given
     spatial = True
     takes: ClassVar[frozenset[str]] = ClassLoss.takes | {"distance"}
     without: ClassVar[dict[str, str]] = {"per_image": "a map belongs to one image"}

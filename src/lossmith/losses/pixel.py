@@ -20,7 +20,7 @@ from torch import Tensor
 from ..bounds import AboveOne, Fraction, NonNegative, Positive, PositiveWeight
 from ..engine.contract import Event, Want
 from ..engine.curves import CROSS_ENTROPY, Conservative, Curve, Focal, Power, SignedConservative
-from ..engine.images import bind
+from ..engine.images import bind, pooled
 from ..inputs.batch import Batch
 from ..inputs.groups import Groups
 from .dense import Dense
@@ -70,7 +70,7 @@ class PixelLoss(Dense):
         return Want(curves=tuple(curve for curve, _ in table), labels=priced, spread=spreads)
 
     def value(self, batch: Batch) -> Any:
-        if not self.priced_by:
+        if not self.priced_by or (self.priced_by == "batch" and batch.images.split is None):
             return self._value(batch, batch)
         curves = [curve for curve, _ in self.curves(None)] if self.by_label else []
         found = batch.grouped(self.priced_by == "image", curves, **self.sizes(batch))
@@ -285,7 +285,7 @@ class PowerCrossEntropyLoss(PixelLoss):
 
     def _price(self, groups: Groups) -> Tensor:
         if self.frequencies is None:
-            counts = groups.label_weight.squeeze(0)  # of all images
+            counts = pooled(groups.images.weighed(groups.label_weight)).squeeze(0)
         else:
             counts = self.frequencies.to(groups.device, groups.dtype)
             if counts.shape != (groups.n_labels,):

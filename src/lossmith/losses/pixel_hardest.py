@@ -81,7 +81,7 @@ class HardestLoss(PixelLoss):
             if prices is not None:
                 parts["cost"] = u  # else it is the amount
             if batch.images.split == "space":
-                parts["image"] = _image_of(u)
+                parts["image"] = _map_of(u, len(batch.space))
             rows = torch.stack([x.flatten().to(batch.dtype)[mine.flatten()] for x in parts.values()])
 
             def chosen(found: Gathered) -> Tensor:
@@ -96,7 +96,8 @@ class HardestLoss(PixelLoss):
                 if self.reduction == "none":
                     return over(torch.zeros_like(valid).masked_scatter(mine, kept[found.own]))[0]
                 total, weighed = (torch.where(kept, x, 0.0).sum() for x in (amounts, shares))
-                total = total + (torch.nan if told[:, 2].any() else 0.0)
+                if told[:, 2].any():
+                    total, weighed = (x * torch.nan for x in (total, weighed))
                 value: Tensor = self.reduce(Images(), total, weighed, by)
                 return value
 
@@ -117,9 +118,10 @@ def _seen(weight: Tensor | None, kept: Tensor) -> Tensor:
     return kept if weight is None else torch.where(weight.isnan(), torch.nan, kept)
 
 
-def _image_of(u: Tensor) -> Tensor:
-    """The number of the image of each pixel."""
-    return indices(len(u), u, u.ndim - 1).expand(u.shape)
+def _map_of(u: Tensor, axes: int) -> Tensor:
+    """The number of the image, or of the channel of an image, that each pixel is of."""
+    lead = u.shape[: u.ndim - axes]
+    return indices(lead.numel(), u).reshape(*lead, *[1] * axes).expand(u.shape)
 
 
 class OhemCrossEntropyLoss(HardestLoss):
@@ -144,6 +146,7 @@ class OhemCrossEntropyLoss(HardestLoss):
     """
 
     name = "ohem"
+    splits = frozenset({"images", "space"})
     paper = "Shrivastava et al. 2016, arXiv 1604.03540"
     thresh: Fraction = 0.7
     min_kept: Count = 100_000

@@ -47,6 +47,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
     paper = "Sudre et al. 2017, arXiv 1707.03237"
     without: ClassVar[dict[str, str]] = {"class_weight": "its weights are its point"}
     priced_by = "image"
+    splits = frozenset({"images", "space"})
     weight_from: Literal["prediction", "target"] = "prediction"
     clamp: Bounds = (1e-3, 1e3)
 
@@ -227,6 +228,7 @@ class BorderCrossEntropyLoss(PixelLoss):
 
     name = "border_ce"
     spatial = True
+    splits = frozenset({"images", "space"})  # in space with a map that is given
     range = (0.0, math.inf)
     paper = "Ronneberger et al. 2015, arXiv 1505.04597"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"gap"}

@@ -29,6 +29,7 @@ class RegionLoss(ClassLoss):
 
     family = "region"
     range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    splits = frozenset({"images", "space"})
     background_counts: ClassVar[bool] = False  # with one channel, the formula sees background and foreground: (G, 2)
 
     def formula(self, s: Sums) -> Tensor:

@@ -25,6 +25,7 @@ class SortedLoss(ClassLoss):
 
     family = "sorted"
     hinge: ClassVar[bool] = False
+    splits = frozenset({"images", "space"})
     absent: Literal["skip", "keep"] = "skip"  # type: ignore[assignment]  # instead of "smooth": it has no ε
     bins: Levels = 4096
     exact: bool = False

@@ -264,6 +264,7 @@ class UnifiedFocalPixels(PixelLoss, part="focal"):
 class UnifiedTversky(TverskyLoss, part="tversky"):
     """(1 − T)^(1−γ) for a rare class, 1 − T for another."""
 
+    splits = frozenset({"images", "space"})
     background_counts = True
     without: ClassVar[dict[str, str]] = {"fp_weight": "it is 1 − delta", "fn_weight": "it is delta"}
     delta: Fraction = 0.6

@@ -120,7 +120,8 @@ class OnLevels:
         return counts.scatter_add(-1, slot, self.weight).view(*groups, 2, self.bins + EXTRA)
 
     def charged(self, span: Tensor, table: Tensor) -> Tensor:
-        return (self.weight * table.flatten(2).gather(-1, self._slots(span)) * self.errors).sum(-1)
+        charge = self.weight * table.flatten(2).gather(-1, self._slots(span))
+        return (charge.detach() * self.errors).sum(-1)  # what follows from weights is in the histogram
 
     def _slots(self, span: Tensor) -> Tensor:
         known = self.errors.detach()
