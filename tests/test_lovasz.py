@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -480,3 +481,19 @@ def test_kernels_count_and_charge_as_torch_does(kernels, weights, per_image, tas
         found.append((counted.span, histogram.sum(-1), losses, slope))
     for a, b in zip(*found, strict=True):
         close(a, b, 1e-5)
+
+
+def test_logits_are_let_go_after_the_gradient():
+    """By the kernels too, step by step: a loss that is kept for the log keeps no logits."""
+    z, y = logits_of(2, 3, 9, 9).float().requires_grad_(), labels_of(3, 2, 9, 9)
+    logits = z * 1.0
+    counted = by_numba.on_levels(
+        Levels(Problem(logits, y, None, None, "multiclass", IGNORED), Ranking(16, False, False, False), Images())
+    )
+    _, table = ranking.weigh(counted.histogram(counted.span), counted.span)
+    value = counted.charged(counted.span, table)
+    known = weakref.ref(logits)
+    del counted, logits
+    value.sum().backward()
+    assert known() is None
+    assert z.grad is not None

@@ -110,25 +110,36 @@ def gradient_of(by_kernels: Callable[[], Tensor], by_plain: Callable[[bool], Ten
 
 
 class Charged(torch.autograd.Function):
-    """0 for every group and class, with the gradient that the kernels give it: a value that nobody needs."""
+    """0 for every group and class, with the gradient that the kernels give it: a value that nobody needs.
+
+    The two ways to the gradient are handed the tensors of the problem again, and hold none: what is kept of them is
+    autograd's to let go.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, span: Tensor, by_kernels: Callable[[Tensor], Tensor], by_plain: Callable[..., Tensor]
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None,
+        sample: Tensor | None,
+        span: Tensor,
+        by_kernels: Callable[..., Tensor],
+        by_plain: Callable[..., Tensor],
     ) -> Tensor:
-        ctx.save_for_backward(logits)
+        ctx.save_for_backward(logits, target, weight, sample)
         ctx.ways = by_kernels, by_plain
         return torch.zeros_like(span)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (logits,), (by_kernels, by_plain) = ctx.saved_tensors, ctx.ways
+        tensors, (by_kernels, by_plain) = ctx.saved_tensors, ctx.ways
 
         def plainly(further: bool) -> Tensor:
-            found: Tensor = torch.autograd.grad(by_plain(), logits, upstream, create_graph=further)[0]
+            found: Tensor = torch.autograd.grad(by_plain(*tensors), tensors[0], upstream, create_graph=further)[0]
             return found
 
-        return gradient(lambda: by_kernels(upstream), plainly), None, None, None
+        return gradient(lambda: by_kernels(upstream, *tensors), plainly), *(None,) * 6
 
 
 class compiling:

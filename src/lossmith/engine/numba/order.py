@@ -71,15 +71,19 @@ class OnLevels:
         return torch.ldexp(self.job.histogram(span), -self.exponent)
 
     def charged(self, span: Tensor, table: Tensor) -> Tensor:
-        def by_kernels(upstream: Tensor) -> Tensor:
-            charge = torch.ldexp(table, -self.exponent) * upstream.reshape(*upstream.shape, 1, 1)
-            return self.job.gradient(charge, span)
+        problem, how, factor = self.question.problem, self.question.ranking, self.job.factor
+        task, ignore, prices = problem.task, problem.ignore_index, torch.ldexp(table, -self.exponent)
 
-        def by_plain() -> Tensor:
-            return plain.OnLevels(self.question).charged(span, table)
+        def by_kernels(upstream: Tensor, z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
+            charge = prices * upstream.reshape(*upstream.shape, 1, 1)
+            return _RankingJob(Problem(z, y, w, sample, task, ignore), how, factor).gradient(charge, span)
 
-        logits = self.question.problem.logits
-        value: Tensor = Charged.apply(logits, span, by_kernels, by_plain)  # type: ignore[no-untyped-call]
+        def by_plain(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
+            question = Levels(Problem(z, y, w, sample, task, ignore), how, Images(sample))
+            return plain.OnLevels(question).charged(span, table)
+
+        tensors = problem.logits, problem.target, problem.weight, problem.sample
+        value: Tensor = Charged.apply(*tensors, span, by_kernels, by_plain)  # type: ignore[no-untyped-call]
         return value
 
 

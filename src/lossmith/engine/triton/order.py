@@ -54,11 +54,9 @@ class OnLevels:
 
     def __init__(self, question: Levels) -> None:
         self.question, problem, self.how = question, question.problem, question.ranking
-        self.tensors = problem.logits.detach(), problem.target, problem.weight, problem.sample
-        self.told = problem.task, problem.ignore_index
-        self.call = Call(*self.tensors, *self.told)
+        z, w, sample = problem.logits.detach(), problem.weight, problem.sample
+        self.call = Call(z, problem.target, w, sample, problem.task, problem.ignore_index)
         self.groups = len(problem.logits) if self.how.per_image else 1
-        z, _, w, sample = self.tensors
         self.factor, self.exponent = _factor(z, w, sample, self.how.per_image)
         self.span = _span(self.call, self.how, self.groups, z)
 
@@ -67,15 +65,19 @@ class OnLevels:
         return torch.ldexp(counted.double(), -self.exponent)
 
     def charged(self, span: Tensor, table: Tensor) -> Tensor:
-        def by_kernels(upstream: Tensor) -> Tensor:
-            charge = torch.ldexp(table, -self.exponent) * upstream[:, :, None, None]
-            how = self.how
-            return _backward(*self.tensors, span, self.factor, charge, *self.told, how.bins, how.per_image, how.hinge)
+        problem, how, factor = self.question.problem, self.how, self.factor
+        task, ignore, prices = problem.task, problem.ignore_index, torch.ldexp(table, -self.exponent)
 
-        def by_plain() -> Tensor:
-            return plain.OnLevels(self.question).charged(span, table)
+        def by_kernels(upstream: Tensor, z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
+            charge = prices * upstream[:, :, None, None]
+            return _backward(z, y, w, sample, span, factor, charge, task, ignore, how.bins, how.per_image, how.hinge)
 
-        value: Tensor = Charged.apply(self.question.problem.logits, span, by_kernels, by_plain)
+        def by_plain(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
+            question = Levels(Problem(z, y, w, sample, task, ignore), how, Images(sample))
+            return plain.OnLevels(question).charged(span, table)
+
+        tensors = problem.logits, problem.target, problem.weight, problem.sample
+        value: Tensor = Charged.apply(*tensors, span, by_kernels, by_plain)
         return value
 
 
