@@ -94,7 +94,7 @@ LONG = {  # or about the kernels
     *("test_number_of_threads_changes_nothing", "test_engines_agree_at_every_size", "test_properties"),
     *("test_any_shape_gives_a_finite_value_and_gradient", "test_any_number_of_boxes"),
     *("test_every_field_has_its_gradient_in_the_kernels", "test_one_compilation_lasts_for_all_epochs"),
-    "test_classes_that_nobody_annotated_are_part_of_the_background",
+    *("test_classes_that_nobody_annotated_are_part_of_the_background", "test_micro_batches_are_the_batch"),
 }
 WHOLE = [
     *(test_identities.test_golden, test_advice.test_advice_is_right),

@@ -96,8 +96,8 @@ def test_a_chain_of_factors_and_of_signs_makes_one_sum(monkeypatch):
 def test_terms_and_addends_of_a_long_sum_are_not_multiplied_again(monkeypatch):
     loss = ls.parse(" + ".join(["0.5*dice"] * 30))
     calls = []
-    original = ls.loss._product
-    monkeypatch.setattr(ls.loss, "_product", lambda *args: calls.append(args) or original(*args))
+    original = ls.loss.product
+    monkeypatch.setattr(ls.loss, "product", lambda *args: calls.append(args) or original(*args))
     assert len(loss.terms) == len(loss.addends) == 30
     loss(Z, Y)
     assert calls == []

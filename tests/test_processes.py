@@ -39,7 +39,7 @@ from process_cases import Call
 from processes import Pool
 from splits import cut, cuts, drawn, in_space, near, parts_of, slab
 
-DRAWS = 4  # of each loss; test_splits.py has more
+DRAWS = 3  # of each loss; test_splits.py has more
 OTHERS = [(row, name) for row, name in PAIRS if not issubclass(row.cls, Dense)]
 
 

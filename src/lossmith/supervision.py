@@ -79,6 +79,9 @@ class DeepSupervision(nn.Module):
             ValueError: a number of outputs other than that of the weights or targets, a coarse output before a finer.
         """
         plan = self.loss._plan()
+        if plan.processes is None:
+            heads = list(self._heads(outputs, target, call))
+            return _mean([weight for _, weight, *_ in heads], [self.loss(*given, **more) for *_, given, more in heads])
         value: Tensor = plan.settled(self.pending(plan, (outputs, target), call))
         return value
 

@@ -88,7 +88,7 @@ class HardestLoss(PixelLoss):
                 known = dict(zip(parts, found.values, strict=True))
                 amounts, shares = known["amount"], known["share"]
                 keys = known.get("cost", amounts).detach()
-                order = torch.arange(len(keys), device=keys.device)
+                order = indices(len(keys), keys)
                 if "image" in known:  # equals are chosen by their place in the whole images
                     order = known["image"].argsort(stable=True)
                 kept = torch.empty_like(keys, dtype=torch.bool)
