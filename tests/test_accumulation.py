@@ -151,6 +151,22 @@ def test_several_heads_and_ramps():
     assert near(z.grad, expected)
 
 
+def test_keywords_of_a_call():
+    z, weight = (
+        logits_of(6, 3, 8, 8).requires_grad_(),
+        torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64),
+    )
+    whole = ls.parse(LOSS)(z, LABELS, weight=weight)
+    whole.backward()
+    expected, z.grad = z.grad, None
+
+    def forward(part: slice) -> tuple[Any, ...]:
+        return z[part], LABELS[part], {"weight": weight[part]}
+
+    assert near(ls.accumulate(ls.parse(LOSS), forward, [slice(0, 2), slice(2, 6)]), whole.detach())
+    assert near(z.grad, expected)
+
+
 def test_inputs_by_name():
     boxes, target = torch.rand(6, 4).cumsum(1).double().requires_grad_(), torch.rand(6, 4).cumsum(1).double()
     scores, quality = logits_of(6, 3).requires_grad_(), torch.rand(6, 3).double()

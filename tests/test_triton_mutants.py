@@ -37,7 +37,7 @@ from triton_survivors import SURVIVORS
 
 pytestmark = pytest.mark.slow
 
-ONE_IN = 120  # mutants are tried in `make test`
+ONE_IN = 160  # mutants are tried in `make test`
 MODULES = (arithmetic, curves, many, mapped, ordered, pixels, rows, sigmoid, softmax, walk)
 BENT = "focal(gamma=1) + focal(gamma=3) + focal(gamma=1.5) + conservative + power_ce(exponent=0.7)"
 EVERYTHING = "dice + dice(squared=true) + ce + ss + focal"
