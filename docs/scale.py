@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tables import cells, filled, number, table_head, update
+from tables import cells, filled, table_head, update
 from torch import Tensor
 
 import lossmith as ls

@@ -154,7 +154,7 @@ def test_several_heads_and_ramps():
 def test_keywords_of_a_call():
     z, weight = (
         logits_of(6, 3, 8, 8).requires_grad_(),
-        torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0], dtype=torch.float64),
+        torch.tensor([1, 0, 2, 0.5, 1, 3.0]).double(),
     )
     whole = ls.parse(LOSS)(z, LABELS, weight=weight)
     whole.backward()
