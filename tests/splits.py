@@ -116,7 +116,7 @@ def together(parts: list[Call], split: Split) -> tuple[list[Tensor], list[Tensor
     pending = []
     for part, z in zip(parts, trained, strict=True):
         loss = part.loss()
-        pending.append(loss.pending(Plan.of(loss, None, split), (z, *part.inputs[1:]), part.keywords))
+        pending.append(loss.pending(Plan.of(loss, split), (z, *part.inputs[1:]), part.keywords))
     steps = rounds = 0
     while any(isinstance(value, Across) for value in pending):
         steps += 1

@@ -130,7 +130,6 @@ SURVIVORS: dict[str, str] = {  # "function: old -> new", from several of the sam
     "accumulate: 1 if plan.processes is None else plan.processes.factor(plan.who) -> 1": "the same",
     "accumulate: factor * torch.stack([x.to(parts[0]) for x in parts]).sum() -> "
     "torch.stack([x.to(parts[0]) for x in parts]).sum()": "the same",
-    "_plan: None if shares.group is None else Processes(shares.group, shares.gradient) -> None": "the same",
     "Plan.settled: value if self.processes is None else self.processes.settled(value, self.who) -> value": "the same",
     "accumulate: True -> False #2": "the lengths are the same",
     "accumulate: True -> False #3": "the lengths are the same",

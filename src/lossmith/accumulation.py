@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from .engine.images import Across
-from .engine.processes import Processes
 from .engine.tensors import widest
 from .loss import Loss
 from .plan import Plan
@@ -116,7 +115,7 @@ def _plan(loss: Loss) -> Plan:
     shares = loss.shares
     if shares.group is not None and shares.split == "space":
         raise ValueError("accumulate: micro-batches are of images, and split='space' gives every process parts of them")
-    return Plan.of(loss, None if shares.group is None else Processes(shares.group, shares.gradient), "images")
+    return Plan.of(loss, "images")
 
 
 def _pending(loss: Loss | DeepSupervision, plan: Plan, given: Any) -> Across[Tensor]:

@@ -16,7 +16,7 @@ from .arithmetic import ratio
 from .checks import Denominator
 from .engine.contract import Want
 from .engine.images import Count, Images, Split, alone, bind, mean, together
-from .engine.processes import Gradient, Group, Processes
+from .engine.processes import Gradient, Group
 from .inputs.call import by_slot, returned, unwrapped
 from .plan import Plan
 from .schedule import Ramp, Schedule, Weight, leave_out_ramps, named, names_of_shared, number, product, weighed
@@ -200,17 +200,11 @@ class Loss(Settings):
     def _plan(self) -> Plan:
         """What is known of a call before there is one; worked out again after a setting was assigned."""
         if torch.compiler.is_compiling():
-            return self._planned()
+            return Plan.of(self)
         plan = _PLANS.get(self)
         if plan is None or plan.changes != changes():
-            plan = _PLANS[self] = self._planned()
+            plan = _PLANS[self] = Plan.of(self)
         return plan
-
-    def _planned(self) -> Plan:
-        shares = self.shares
-        if shares.group is None:
-            return Plan.of(self, None, None)
-        return Plan.of(self, Processes(shares.group, shares.gradient), shares.split)
 
     @property
     def shares(self) -> Loss:

@@ -25,12 +25,15 @@ class Plan(NamedTuple):
     split: Split | None  # what others hold of it
 
     @classmethod
-    def of(cls, loss: Any, processes: Processes | None, split: Split | None) -> Plan:
-        """What is known where these processes share the batch, and others hold such parts of it.
+    def of(cls, loss: Any, split: Split | None = None) -> Plan:
+        """What is known of its calls. `split`: what others hold of a batch, if that is not for its processes to say.
 
         Raises:
             ValueError: a term that would not be exact.
         """
+        shares = loss.shares
+        processes = None if shares.group is None else Processes(shares.group, shares.gradient)
+        split = shares.split if split is None and processes is not None else split
         terms, who = loss.terms, loss._who()
         by_slot: dict[str, list[Any]] = {}
         for _, term in terms:

@@ -14,7 +14,10 @@ from torch import Tensor
 from .choice import KernelFailure, gradient
 from .contract import Levels, MapSums, Order, Pass, Question
 from .curves import Curve
+from .images import Images
 from .plain import sums as plain
+from .plain.order import OnLevels
+from .problem import Problem
 from .tensors import transformed
 
 T = TypeVar("T")
@@ -109,7 +112,22 @@ def gradient_of(by_kernels: Callable[[], Tensor], by_plain: Callable[[bool], Ten
     return gradient(by_kernels, by_plain)
 
 
-class Charged(torch.autograd.Function):
+def charged(question: Levels, span: Tensor, table: Tensor, by_kernels: Callable[..., Tensor]) -> Tensor:
+    """What an answer to `Levels` has for `charged`: `by_kernels` gives its gradient, from that of the value and the
+    tensors of the problem."""
+    problem, ranking = question.problem, question.ranking
+    task, ignore = problem.task, problem.ignore_index
+
+    def by_plain(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
+        again = Levels(Problem(z, y, w, sample, task, ignore), ranking, Images(sample))
+        return OnLevels(again).charged(span, table)
+
+    tensors = problem.logits, problem.target, problem.weight, problem.sample
+    value: Tensor = _Charged.apply(*tensors, span, by_kernels, by_plain)  # type: ignore[no-untyped-call]
+    return value
+
+
+class _Charged(torch.autograd.Function):
     """0 for every group and class, with the gradient that the kernels give it: a value that nobody needs.
 
     The two ways to the gradient are handed the tensors of the problem again, and hold none: what is kept of them is

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..choice import gradient
 from ..contract import Counted, Levels, Order, Ranking, Want
 from ..images import Images
-from ..kernels import Charged
+from ..kernels import charged
 from ..plain import order as plain
 from ..problem import Problem
 from .arithmetic import LANES
@@ -78,13 +78,7 @@ class OnLevels:
             charge = prices * upstream.reshape(*upstream.shape, 1, 1)
             return _RankingJob(Problem(z, y, w, sample, task, ignore), how, factor).gradient(charge, span)
 
-        def by_plain(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
-            question = Levels(Problem(z, y, w, sample, task, ignore), how, Images(sample))
-            return plain.OnLevels(question).charged(span, table)
-
-        tensors = problem.logits, problem.target, problem.weight, problem.sample
-        value: Tensor = Charged.apply(*tensors, span, by_kernels, by_plain)  # type: ignore[no-untyped-call]
-        return value
+        return charged(self.question, span, table, by_kernels)
 
 
 def _factor(problem: Problem, how: Ranking) -> tuple[Tensor, Tensor] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..contract import Counted, Levels, Order, Ranking
 from ..images import Images
-from ..kernels import Charged, gradient_of, strange
+from ..kernels import charged, gradient_of, strange
 from ..plain import order as plain
 from ..problem import Problem, Task
 from .call import WALKED, Call, like
@@ -72,13 +72,7 @@ class OnLevels:
             charge = prices * upstream[:, :, None, None]
             return _backward(z, y, w, sample, span, factor, charge, task, ignore, how.bins, how.per_image, how.hinge)
 
-        def by_plain(z: Tensor, y: Tensor, w: Tensor | None, sample: Tensor | None) -> Tensor:
-            question = Levels(Problem(z, y, w, sample, task, ignore), how, Images(sample))
-            return plain.OnLevels(question).charged(span, table)
-
-        tensors = problem.logits, problem.target, problem.weight, problem.sample
-        value: Tensor = Charged.apply(*tensors, span, by_kernels, by_plain)
-        return value
+        return charged(self.question, span, table, by_kernels)
 
 
 def _factor(z: Tensor, w: Tensor | None, sample: Tensor | None, per_image: bool) -> tuple[Tensor, Tensor]:
