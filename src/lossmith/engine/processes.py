@@ -58,7 +58,10 @@ class Processes(NamedTuple):
 
     def factor(self, who: str) -> int:
         """What the gradient of this process's share is multiplied by."""
-        return dist.get_world_size(self._there(who)) if self.gradient == "mean" else 1
+        return self._factor(self._there(who))
+
+    def _factor(self, group: Any) -> int:
+        return dist.get_world_size(group) if self.gradient == "mean" else 1
 
     def _there(self, who: str) -> Any:
         """The group itself."""
@@ -73,7 +76,7 @@ class Processes(NamedTuple):
         return group
 
     def _answers(self, items: tuple[Item, ...], group: Any, who: str) -> list[Any]:
-        members, rank, factor = dist.get_world_size(group), dist.get_rank(group), self.factor(who)
+        members, rank, factor = dist.get_world_size(group), dist.get_rank(group), self._factor(group)
         told = [item for item in items if not isinstance(item, Own)]
         asked: list[Item] = []  # tables of sums, which terms share, once; single numbers may be one object by chance
         for item in told:

@@ -106,12 +106,13 @@ class OnLevels:
 
     def __init__(self, question: Order | Levels) -> None:
         self.bins = question.ranking.bins
+        self._slot: Tensor | None = None
         self.errors, self.inside, self.weight = _grouped(question)
-        known = self.errors.detach()
         if not question.ranking.hinge:
-            self.span = wide(torch.ones_like(known.sum(-1)))
+            shape, device = self.errors.shape[:-1], self.errors.device
+            self.span = torch.ones(shape, dtype=widest(device), device=device)
         else:  # of no errors at all there is no largest
-            valid = known.nan_to_num(0.0).masked_fill(self.weight == 0, 0.0)
+            valid = self.errors.detach().nan_to_num(0.0).masked_fill(self.weight == 0, 0.0)
             self.span = wide(F.pad(valid, (0, 1)).amax(-1))
 
     def histogram(self, span: Tensor) -> Tensor:
@@ -124,10 +125,14 @@ class OnLevels:
         return (charge.detach() * self.errors).sum(-1)  # what follows from weights is in the histogram
 
     def _slots(self, span: Tensor) -> Tensor:
+        """Of every error, with those of foreground behind those of background; of one span."""
+        if self._slot is not None:
+            return self._slot
         known = self.errors.detach()
         slot = known * scale_of(span.to(known), self.bins).unsqueeze(-1) + 1.5
         slot = torch.where(slot < self.bins + 2, slot, self.bins + 2).masked_fill(known <= 0, 0.0)  # NaN is not below
-        return slot.long() + (self.bins + EXTRA) * self.inside
+        self._slot = slot.long() + (self.bins + EXTRA) * self.inside
+        return self._slot
 
 
 def ranked_across(question: Order, counted: Callable[[], Counted]) -> Across[tuple[Tensor, Tensor]]:
