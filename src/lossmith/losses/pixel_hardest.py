@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,8 +32,8 @@ class HardestLoss(PixelLoss):
         """Which pixels are kept in any case, bool, from the surprise of all."""
         return None
 
-    def at_least(self, count: int | Tensor) -> int | Tensor:
-        """How many are kept at least, the hardest, if so many are valid."""
+    def at_least(self, count: Callable[[], int | Tensor]) -> int | Tensor:
+        """How many are kept at least, the hardest, if so many are valid, of which there are `count()`."""
         raise NotImplementedError
 
     def chosen(self, batch: Batch) -> Tensor:
@@ -43,7 +44,7 @@ class HardestLoss(PixelLoss):
         hard = self.hard(u)
         if hard is not None:
             hard = hard if valid is None else hard & valid
-        k = self.at_least(u.numel() if valid is None else valid.sum().double())
+        k = self.at_least(lambda: u.numel() if valid is None else valid.sum().double())
         if hard is None:
             return largest(u, valid, k)
         if can_look(u) and int(hard.sum()) >= k:
@@ -73,7 +74,7 @@ class HardestLoss(PixelLoss):
 
         def then(total: Tensor, weighed: Tensor, denominator: Tensor, told: Tensor) -> Any:
             of_each, n_hard = told[:, 0].long().tolist(), int(told[:, 1].sum())
-            k, by = int(self.at_least(sum(of_each))), None if batch.denominator is None else denominator
+            k, by = int(self.at_least(lambda: sum(of_each))), None if batch.denominator is None else denominator
             if n_hard >= k:
                 return amount if self.reduction == "none" else self.reduce(Images(), total, weighed, by)
             mine = largest(u, valid, k)
@@ -155,7 +156,7 @@ class OhemCrossEntropyLoss(HardestLoss):
         easy = -math.log(self.thresh) if self.thresh > 0 else math.inf
         return ~(u <= easy)  # a NaN is kept, so that it is seen
 
-    def at_least(self, count: int | Tensor) -> int:
+    def at_least(self, count: Callable[[], int | Tensor]) -> int:
         return self.min_kept
 
 
@@ -179,10 +180,11 @@ class TopKCrossEntropyLoss(HardestLoss):
     paper = "Wu et al. 2016, arXiv 1605.06885"
     percent: Percent = 10.0
 
-    def at_least(self, count: int | Tensor) -> int | Tensor:
-        if isinstance(count, int):
-            return max(1, math.floor(self.percent * count / 100))
-        return torch.floor(self.percent * count / 100).clamp(min=1)
+    def at_least(self, count: Callable[[], int | Tensor]) -> int | Tensor:
+        valid = count()
+        if isinstance(valid, int):
+            return max(1, math.floor(self.percent * valid / 100))
+        return torch.floor(self.percent * valid / 100).clamp(min=1)
 
 
 def largest(u: Tensor, valid: Tensor | None, k: int | Tensor) -> Tensor:
