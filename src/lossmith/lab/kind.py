@@ -14,7 +14,7 @@ from lossmith.lab.data.faults import Fault
 from lossmith.lab.say.curves import PictureCurve
 from lossmith.lab.say.metrics import MetricSet
 from lossmith.lab.say.ranking import LossRanking
-from lossmith.lab.settings import Asked, RunSettings
+from lossmith.lab.settings import USUAL_RATE, Asked, RunSettings
 
 Array = np.ndarray[Any, Any]
 Trials = list[dict[str, Any]]
@@ -77,7 +77,7 @@ class Kind:
             steps=asked.steps or self.steps,
             crop=asked.crop or crop,
             batch=asked.batch or batch,
-            lr=asked.lr,
+            lr=asked.lr or USUAL_RATE,
             ignore_index=asked.ignore_index,
             device=asked.device,
             features=features,
@@ -121,6 +121,10 @@ class Kind:
     def last_score(self, evaluation: dict[str, Any], data: Any) -> float:
         """The same out of a finished judgement."""
         return float(evaluation["metrics"][self.metrics.ranked_by])
+
+    def trivial(self, data: Any) -> dict[str, float]:
+        """What those score that know nothing: `nothing` finds nothing anywhere, `everything` all that there is."""
+        raise NotImplementedError
 
     def facts(self, data: Any) -> dict[str, Any]:
         """What results.json says of the data."""

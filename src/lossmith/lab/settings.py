@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Quality = Literal["none", "centerness", "iou"]
+USUAL_RATE = 3e-3
+RATES = (1 / 3, 1.0, 3.0)  # what `--lr auto` tries, as multiples of the usual one
+
+
+class Planned(NamedTuple):
+    """One trial: what is trained with, from which seed, at which learning rate."""
+
+    loss: str
+    seed: int
+    lr: float
 
 
 @dataclass(frozen=True)
@@ -18,7 +28,7 @@ class Asked:
     steps: int | None = None
     crop: int | None = None
     batch: int | None = None
-    lr: float = 3e-3
+    lr: float | None = USUAL_RATE  # None: of each loss its own, chosen on a seed that serves for nothing else
     ignore_index: int = -100
     device: str = "cpu"
     unlabelled: Path | None = None
@@ -36,14 +46,15 @@ class RunSettings:
     steps: int
     crop: int
     batch: int
-    lr: float
+    lr: float  # the usual one
     ignore_index: int
     device: str
     features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
     unlabelled: str | None = None  # a folder of images without masks, and how many crops of them join a step
     unlabelled_batch: int | None = None
-    record: int = 2  # what a trial's JSON looks like: folders with older ones are refused
+    rates: tuple[float, ...] = (1.0,)  # multiples of `lr`, of which each loss trains at its best
+    record: int = 3  # what a trial's JSON looks like: folders with older ones are refused
 
     def as_json(self) -> dict[str, Any]:
         """The settings as JSON would read them back."""
-        return {**asdict(self), "features": list(self.features)}
+        return {**asdict(self), "features": list(self.features), "rates": list(self.rates)}

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from lossmith.lab import UserError
+from lossmith.lab.commands.bars import Bars
 from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
-from lossmith.lab.settings import Asked
+from lossmith.lab.settings import USUAL_RATE, Asked
 
 
 @app.command()
@@ -21,7 +21,12 @@ def compare(
     data: Annotated[str, typer.Argument(help="A folder, or a built-in set: bacteria, bacteria3, brain, solar, trees.")],
     loss: Annotated[list[str], typer.Option(help='A loss, as text: "dice + 0.5*focal(gamma=2)". Give several.')],
     out: Annotated[Path, typer.Option(help="Folder for trials, results.json, report.html; resumes what is there.")],
-    seeds: Annotated[int, typer.Option(min=1, help="Trials of each loss. Intervals need 3.")] = 3,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Trials of each loss; without this and --budget 3. Intervals need 2.")
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="20m, 90s or 2h: a race over seeds that stops when decided, or then.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of a trial: 200, with boxes 600.")] = None,
     task: Annotated[
         Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
@@ -36,7 +41,9 @@ def compare(
         int | None,
         typer.Option(min=1, help="Crops in a step: 8, volumes and boxes 4; 32 images if those are labelled."),
     ] = None,
-    lr: Annotated[float, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine.")] = 3e-3,
+    lr: Annotated[
+        str, typer.Option(help="Learning rate of AdamW; falls to 0 along a cosine. auto: each loss chooses of three.")
+    ] = f"{USUAL_RATE:g}",
     unlabelled: Annotated[
         Path | None, typer.Option(help="A folder of images without masks, for losses that read no labels.")
     ] = None,
@@ -69,7 +76,7 @@ def compare(
     from lossmith.lab.kinds import kind_of
     from lossmith.lab.page.report import write_report
     from lossmith.lab.run.comparison import Comparison
-    from lossmith.lab.run.records import as_json, read_trials
+    from lossmith.lab.run.records import as_json
     from lossmith.lab.run.trial import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
@@ -78,8 +85,10 @@ def compare(
         raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
     if crop and crop % 16:
         raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
-    if not (lr > 0 and math.isfinite(lr)):
-        raise UserError(f"--lr {lr}: must be a positive number")
+    rate = None if lr == "auto" else _rate(lr)
+    seconds = None if budget is None else _seconds(budget)
+    if seeds is None and seconds is None:
+        seeds = 3
     try:
         device = resolve_device(device)
     except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
@@ -92,7 +101,7 @@ def compare(
         steps=steps,
         crop=crop,
         batch=batch,
-        lr=lr,
+        lr=rate,
         ignore_index=ignore_index,
         device=device,
         unlabelled=unlabelled,
@@ -106,12 +115,10 @@ def compare(
     if read.source and not json:
         say.print(f"{data}: {read.source}", style="dim")
 
-    pairs = [(text, seed) for text in losses for seed in range(seeds)]
     with progress(say, quiet=json) as shown:
-        todo = set(pairs) - {(t["loss"], t["seed"]) for t in read_trials(out)}
-        watch = _Bars(shown, len(todo), settings.steps)
-        trials, stopped = comparison.run(losses, seeds, out, watch, say.print)
-    results = write_report(comparison, trials, pairs, out)
+        bars = Bars(shown, say, settings.steps, quiet=json)
+        trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars)
+    results = write_report(comparison, trials, losses, out, seeds, budget)
     if json:
         typer.echo(as_json(results))
     else:
@@ -123,23 +130,21 @@ def compare(
         raise typer.Exit(INTERRUPTED)
 
 
-class _Bars:
-    """A bar for all trials and one for each that runs."""
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not (rate > 0 and math.isfinite(rate)):
+        raise UserError(f"--lr {text}: must be a positive number, or auto")
+    return rate
 
-    def __init__(self, shown: Progress, trials: int, steps: int) -> None:
-        self.shown, self.trials, self.steps = shown, trials, steps
-        self.whole = shown.add_task(f"trial 0 of {trials}", total=trials * steps)
-        self.bars: dict[tuple[str, int], TaskID] = {}
 
-    def __call__(self, text: str, seed: int, step: int | None) -> None:
-        shown = self.shown
-        if (text, seed) not in self.bars:
-            self.bars[text, seed] = shown.add_task(f"{text}, seed {seed}", total=self.steps)
-            shown.update(self.whole, description=f"trial {len(self.bars)} of {self.trials}")
-        bar = self.bars[text, seed]
-        here = shown.tasks[shown.task_ids.index(bar)].completed
-        shown.advance(self.whole, (self.steps if step is None else step) - here)  # one that diverged has no more to do
-        shown.update(bar, completed=step, visible=step is not None)
+def _seconds(text: str) -> float:
+    number, unit = text[:-1], {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
+    if unit is None or not number.replace(".", "", 1).isdecimal() or not float(number):
+        raise UserError(f"--budget {text}: write a number and s, m or h, for example 20m")
+    return float(number) * unit
 
 
 def _print_ranking(results: dict[str, Any]) -> None:
@@ -149,9 +154,8 @@ def _print_ranking(results: dict[str, Any]) -> None:
     table.add_column("loss", no_wrap=True)  # cut short, losses that differ in a setting would look the same
     for column in (results["score"], "difference", "95 % interval", ""):
         table.add_column(column, justify="right" if column else "left")
-    first = results["ranked_by"]
     for row in results["ranking"]:
-        score, difference = row["mean"][first], row["difference"][first]
+        score, difference = row["score"], row["difference"]
         if difference and difference["low"] is None:  # with boxes there is an interval over tiles, as the headline says
             difference = results.get("tiles", {}).get(row["loss"], difference)
         table.add_row(

@@ -53,6 +53,7 @@ class Data:
     ignore_index: int
     source: str
     fingerprint: str
+    groups: dict[str, str] = field(default_factory=dict)  # the patient of each stem, where that is known
     unlabelled: list[Sample] = field(default_factory=list)  # every pixel of theirs is ignored
 
     @property

@@ -161,6 +161,10 @@ class BoxKind(Kind):
         named = {scene.stem: boxes.astype(np.float32) for scene, boxes in zip(data.validation, found, strict=True)}
         return {"metrics": metrics, "per_class": None, "evaluator": f"pycocotools {version('pycocotools')}"}, named
 
+    def trivial(self, data: Scenes) -> dict[str, float]:
+        whole = [np.array([[0, 0, *s.image.shape[:0:-1], 1, 1]], dtype=np.float64) for s in data.validation]
+        return {"nothing": 0.0, "everything": average_precision(data.validation, whole)["ap50"] or 0.0}
+
     def facts(self, data: Scenes) -> dict[str, Any]:
         facts = super().facts(data)
         boxes = {"train": _count(data.train), "validation": _count(data.validation)}

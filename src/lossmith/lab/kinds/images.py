@@ -60,6 +60,17 @@ class ImageKind(PixelKind):
         channels = self.channels(data, settings)
         return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
 
+    def trivial(self, data: Data) -> dict[str, float]:
+        """`nothing` says the commonest class of the training images of all, `everything` draws at random by shares."""
+        label = np.stack([s.label for s in data.validation if s.label != data.ignore_index])
+        shares = self.labelling(data).counts().sum(0) / self.labelling(data).counts().sum()
+        commonest = np.zeros((len(data.classes), len(label)))
+        commonest[shares.argmax()] = 1
+        constant, _, _ = score_classes(label, commonest)
+        here = np.bincount(label, minlength=len(shares)) / len(label)
+        drawn = [2 * a * b / (a + b) for a, b in zip(shares, here, strict=True) if a + b > 0]
+        return {"nothing": constant["f1"] or 0.0, "everything": float(np.mean(drawn))}
+
     def watched(self, data: Data) -> list[Sample]:
         return data.validation
 

@@ -21,7 +21,15 @@ from lossmith.lab.run.crops import LabelledCrops
 from lossmith.lab.run.losses import Labelling, parse_loss, reads_unlabelled
 from lossmith.lab.run.predict import predict
 from lossmith.lab.say import curves
-from lossmith.lab.say.metrics import SEGMENTATION, Calibration, MetricSet, dice_per_class, score_image
+from lossmith.lab.say.metrics import (
+    SEGMENTATION,
+    Calibration,
+    MetricSet,
+    confusions,
+    pooled_dice,
+    score_image,
+    trivial_dice,
+)
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
 from lossmith.loss import Loss
@@ -101,33 +109,42 @@ class PixelKind(Kind):
         return data.validation[stride - 1 :: stride][:_CHECKPOINT_IMAGES]
 
     def quick_score(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> float:
-        found = ((s.label, predict(model, s, settings).argmax(0)) for s in self.watched(data))
-        scores = [dice_per_class(label, seen, len(data.classes), settings.ignore_index) for label, seen in found]
-        return float(np.mean(scores))
+        classes, watched = len(data.classes), self.watched(data)
+        found = ((s.label, predict(model, s, settings).argmax(0)) for s in watched)
+        return _pooled([confusions(a, b, classes, settings.ignore_index) for a, b in found], self.cases(data, watched))
 
     def last_score(self, evaluation: dict[str, Any], data: Data) -> float:
-        return float(np.mean([evaluation["images"][s.stem]["dice"] for s in self.watched(data)]))
+        watched = self.watched(data)
+        return _pooled([evaluation["images"][s.stem]["counts"] for s in watched], self.cases(data, watched))
 
     def judge(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> Judgement:
         classes = len(data.classes)
         calibration = Calibration(classes, settings.ignore_index)
-        images: dict[str, dict[str, list[float]]] = {}
+        images: dict[str, dict[str, Any]] = {}
         predictions: dict[str, Array] = {}
         for sample in data.validation:
             probabilities = predict(model, sample, settings)
             if not np.isfinite(probabilities).all():
                 return None, {}
-            predictions[sample.stem] = probabilities.argmax(0).astype(np.uint8 if classes <= 256 else np.int32)
-            images[sample.stem] = score_image(sample.label, predictions[sample.stem], classes, settings.ignore_index)
+            seen = probabilities.argmax(0).astype(np.uint8 if classes <= 256 else np.int32)
+            predictions[sample.stem] = seen
+            images[sample.stem] = {
+                **score_image(sample.label, seen, classes, settings.ignore_index),
+                "counts": confusions(sample.label, seen, classes, settings.ignore_index).tolist(),
+            }
             calibration.add(sample.label, probabilities)
-        per_class: dict[str, list[float | None]] = {
-            name: np.mean([scores[name] for scores in images.values()], axis=0).tolist()
-            for name in self.metrics.titles
-            if name != "calibration_error"
-        }
+        per_class = _per_class(images, self.cases(data, data.validation))
         per_class["calibration_error"] = calibration.errors()[1:]
         metrics = {name: _mean(per_class[name]) for name in self.metrics.titles}
         return {"metrics": metrics, "per_class": per_class, "images": images}, predictions
+
+    def cases(self, data: Data, samples: list[Sample]) -> list[str]:
+        """What each image is counted together with: its patient, itself if it is a volume, else all the others."""
+        return [data.groups.get(s.stem, s.stem if data.dimensions == 3 else "") for s in samples]
+
+    def trivial(self, data: Data) -> dict[str, float]:
+        labels = [s.label for s in data.validation]
+        return trivial_dice(labels, self.cases(data, data.validation), len(data.classes), data.ignore_index)
 
     def facts(self, data: Data) -> dict[str, Any]:
         facts = super().facts(data)
@@ -143,9 +160,41 @@ class PixelKind(Kind):
         trials, ignored = results["trials"], results["settings"]["ignore_index"]
         return {
             "judged": data.classes[1:],
+            "case": "patient" if data.groups else "volume" if data.dimensions == 3 else "set of held-back images",
             "per_class": [class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
             "example": median_example(ranking, trials, data, predictions, ignored),
         }
+
+
+def _per_class(images: dict[str, dict[str, Any]], cases: list[str]) -> dict[str, list[float | None]]:
+    """The metrics of each class from those of the images; None for a class without a number."""
+    counts = np.array([image["counts"] for image in images.values()])
+    holds, found = counts[..., 0] + counts[..., 2] > 0, counts[..., 0] + counts[..., 1] > 0
+    per_class: dict[str, list[float | None]] = {
+        "dice": [_number(v) for v in pooled_dice(counts, cases)],
+        "missed": [_share(holds[:, k] & ~found[:, k], holds[:, k]) for k in range(holds.shape[1])],
+        "invented": [_share(~holds[:, k] & found[:, k], ~holds[:, k]) for k in range(holds.shape[1])],
+    }
+    for name in ("dice_per_image", "iou", "hd95", "boundary_dice"):
+        values = np.array([image[name] for image in images.values()])
+        per_class[name] = [
+            _number(values[holds[:, k], k].mean()) if holds[:, k].any() else None for k in range(holds.shape[1])
+        ]
+    whole = [image["generalised_dice"][0] for image, here in zip(images.values(), holds.any(1), strict=True) if here]
+    per_class["generalised_dice"] = [float(np.mean(whole)) if whole else None]
+    return per_class
+
+
+def _share(part: Array, whole: Array) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _pooled(counts: list[Any], cases: list[str]) -> float:
+    return _mean([_number(v) for v in pooled_dice(np.array(counts), cases)]) or 0.0
 
 
 def _mean(values: list[float | None]) -> float | None:

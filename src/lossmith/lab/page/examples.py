@@ -62,7 +62,7 @@ def median_example(
                 panels.append(
                     {
                         "uri": draw(flat, view.of(predicted), window, ignore_index),
-                        "dice": float(np.mean(trial["images"][sample.stem]["dice"])),
+                        "dice": float(np.mean(trial["images"][sample.stem]["dice_per_image"])),
                         "outside": pictures.outside(flat, view.of(predicted), window, ignore_index),
                     }
                 )
@@ -84,5 +84,5 @@ def median_example(
 
 def median_image(trials: Trials, data: Data) -> Sample:
     """The held-back image with the median Dice over all trials."""
-    scores = [np.mean([np.mean(t["images"][s.stem]["dice"]) for t in trials]) for s in data.validation]
+    scores = [np.mean([np.mean(t["images"][s.stem]["dice_per_image"]) for t in trials]) for s in data.validation]
     return data.validation[int(np.argsort(scores)[(len(scores) - 1) // 2])]

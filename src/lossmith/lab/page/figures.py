@@ -37,7 +37,10 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
         cols=2,
         shared_yaxes=True,
         horizontal_spacing=0.06,
-        subplot_titles=(f"{title} of each seed (bar: mean)", f"Difference in {title} to the best (95 % interval)"),
+        subplot_titles=(
+            f"{title} of each seed (bar: mean)",
+            f"Difference in {title} to the one to use (all intervals together 95 %)",
+        ),
     )
     for row in rows:
         mine = {t["seed"]: t["metrics"][score] for t in trials if t["loss"] == row.loss and t["metrics"]}
@@ -60,16 +63,26 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
             col=1,
             row=1,
         )
-        difference = row.difference[score]
+        difference = row.difference
         if difference is None:
             continue
-        half = None if difference.high is None else difference.high - difference.mean
+        ends = None
+        if difference.high is not None and difference.low is not None:
+            upper, lower = difference.high - difference.mean, difference.mean - difference.low
+            ends = {
+                "type": "data",
+                "symmetric": False,
+                "array": [upper],
+                "arrayminus": [lower],
+                "thickness": 2,
+                "width": 7,
+            }
         figure.add_scatter(
             x=[difference.mean],
             y=[row.loss],
             mode="markers",
             marker={"color": colour[row.loss], "size": 10},
-            error_x={"type": "data", "array": [half], "thickness": 2, "width": 7} if half is not None else None,
+            error_x=ends,
             hovertemplate=f"%{{x:+.4f}}<br>{difference.verdict}<extra></extra>",
             col=2,
             row=1,

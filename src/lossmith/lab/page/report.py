@@ -12,32 +12,47 @@ from lossmith.lab.kind import Predictions
 from lossmith.lab.page import figures
 from lossmith.lab.page.templates import render
 from lossmith.lab.run.comparison import Comparison
+from lossmith.lab.run.race import RATES_SEED
 from lossmith.lab.run.records import as_json, read_predictions, write
-from lossmith.lab.say.ranking import NO_DIFFERENCE, LossRanking, RankedLoss, rank
+from lossmith.lab.say.ranking import LossRanking, RankedLoss, rank
 
 
 def write_report(
-    comparison: Comparison, trials: list[dict[str, Any]], asked: list[tuple[str, int]], out: Path
+    comparison: Comparison,
+    trials: list[dict[str, Any]],
+    asked: list[str],
+    out: Path,
+    seeds: int | None = None,
+    budget: str | None = None,
 ) -> dict[str, Any]:
     """Write `out`/results.json and `out`/report.html from all trials of that folder; returns what is in the former.
 
-    `asked` are the (loss, seed) of this run: those without a trial are reported as missing.
+    `asked` are the losses of this run; they and those that have trials are reported on. `seeds` and `budget` are as in
+    the command line.
     """
     kind, data, settings = comparison.kind, comparison.data, comparison.settings.as_json()
-    losses, seeds, counts = _scope(trials, asked)
-    ranking = rank(trials, losses, kind.metrics)
+    losses = list(dict.fromkeys([*asked, *(t["loss"] for t in trials)]))
+    race = comparison.race(losses, seeds)
+    rates, decision = race.rates(trials), race.decision(trials)
+    raced = [t for t in trials if t["seed"] != RATES_SEED and rates[t["loss"]] == t["lr"]]
+    ranking = rank(raced, losses, decision, kind.metrics, lambda more: _minutes(more, trials))
+    missing = race.next(trials)[0]
     predictions = {t["hash"]: stored for t in trials if (stored := read_predictions(out, t))}
     headline, more = kind.verdict(ranking, trials, predictions, data)
     results = {
         "headline": headline,
-        **counts,
-        "command": _command(losses, seeds, settings, out, kind.options),
+        "decision": decision.as_json(),
+        "trivial": kind.trivial(data),
+        "finished": len(trials),
+        "planned": len(trials) + len(missing),
+        "command": _command(losses, seeds, budget, settings, out, kind.options),
         "settings": settings,
         **kind.facts(data),
         "source": data.source,
         "ranked_by": ranking.metrics.ranked_by,
         "score": ranking.metrics.title,
         "seeds": ranking.seeds,
+        "rates": {loss: {"used": rates[loss], "tried": race.tried(trials, loss)} for loss in losses},
         "ranking": [asdict(row) for row in ranking.rows],
         **more,
         "trials": trials,
@@ -75,55 +90,60 @@ def _page(comparison: Comparison, ranking: LossRanking, results: dict[str, Any],
             "cost": figures.cost(trials, colour),
         },
         watched=next((t["validation"]["images"] for t in trials), []),
-        no_difference=NO_DIFFERENCE,
         **kind.page(ranking, results, predictions, comparison.data),
     )
 
 
-def _scope(trials: list[dict[str, Any]], asked: list[tuple[str, int]]) -> tuple[list[str], int, dict[str, int]]:
-    """The losses and the number of seeds of a folder, and how many of its trials are finished and planned."""
-    finished = [(t["loss"], t["seed"]) for t in trials]
-    planned = list(dict.fromkeys(asked + finished))
-    losses = list(dict.fromkeys(loss for loss, _ in planned))
-    return losses, 1 + max(seed for _, seed in planned), {"finished": len(finished), "planned": len(planned)}
+def _minutes(more: int, trials: list[dict[str, Any]]) -> str:
+    """How long so many more seeds of two losses take, as a remark in brackets."""
+    if not trials:
+        return ""
+    seconds = sorted(t["seconds"] for t in trials)[len(trials) // 2]
+    minutes = 2 * more * seconds / trials[-1]["machine"]["trials_at_once"] / 60
+    return f" ({minutes:.0f} min)" if minutes >= 1 else f" ({60 * minutes:.0f} s)"
 
 
-def _command(losses: list[str], seeds: int, settings: dict[str, Any], out: Path, options: Iterable[str]) -> str:
+def _command(
+    losses: list[str],
+    seeds: int | None,
+    budget: str | None,
+    settings: dict[str, Any],
+    out: Path,
+    options: Iterable[str],
+) -> str:
     """The command line that makes the same comparison again."""
     words = ["lossmith", "compare", settings["data"]]
     for loss in losses:
         words += ["--loss", loss]
-    words += ["--seeds", str(seeds)]
+    words += ["--seeds", str(seeds)] if seeds else []
+    words += ["--budget", budget] if budget else []
     for name in options:
-        if settings[name] is not None and (name, settings[name]) != ("crop", 0):  # whole images are not cropped
+        if name == "lr" and len(settings["rates"]) > 1:
+            words += ["--lr", "auto"]
+        elif settings[name] is not None and (name, settings[name]) != ("crop", 0):  # whole images are not cropped
             words += [f"--{name.replace('_', '-')}", str(settings[name])]
     return shlex.join([*words, "--out", str(out)])
 
 
 def _ranking_row(row: RankedLoss, ranking: LossRanking) -> dict[str, Any]:
     first = ranking.metrics.ranked_by
-    difference = row.difference[first]
     if row.status:
         verdict = row.status
     elif row is ranking.reference:
-        verdict = "highest mean"
+        verdict = "use this" if ranking.decision.regret is not None else "highest mean"
     else:
-        verdict = "no number" if difference is None else difference.verdict
+        verdict = "no number" if row.difference is None else row.difference.verdict
     return {
         "row": row,
-        "difference": difference,
+        "difference": row.difference,
         "verdict": verdict,
-        "score": row.mean[first],
+        "score": row.score,
         "deviation": row.deviation[first],
     }
 
 
 def _metric_row(row: RankedLoss) -> dict[str, Any]:
-    cells = {}
-    for metric, mean in row.mean.items():
-        difference = row.difference[metric]
-        mark = {"better": "▲", "worse": "▼"}.get(difference.verdict, "") if difference else ""
-        cells[metric] = {"mean": mean, "deviation": row.deviation[metric], "mark": mark}
+    cells = {metric: {"mean": mean, "deviation": row.deviation[metric]} for metric, mean in row.mean.items()}
     return {"loss": row.loss, "cells": cells}
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+import time
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ import torch
 from lossmith.lab.kind import Kind, ParsedLoss
 from lossmith.lab.run import records
 from lossmith.lab.run.machine import machine
-from lossmith.lab.run.trial import run_trial
-from lossmith.lab.settings import RunSettings
+from lossmith.lab.run.race import Race, affordable_rates
+from lossmith.lab.run.trial import estimate_seconds, run_trial
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.settings import RATES, Planned, RunSettings
 
-Watch = Callable[[str, int, int | None], None]
+Trials = list[dict[str, Any]]
 
 
 class Comparison:
@@ -33,54 +36,95 @@ class Comparison:
             self._parsed[text] = self.kind.parse(text, self.settings, self.data)
         return self._parsed[text]
 
+    def race(self, losses: list[str], seeds: int | None) -> Race:
+        """Which trials the losses get, and what can be said of them."""
+        trivial = max(self.kind.trivial(self.data).values())
+        return Race(losses, self.settings, self.kind.metrics.ranked_by, trivial, seeds)
+
     def run(
         self,
         losses: list[str],
-        seeds: int,
         out: Path,
-        watch: Watch = lambda text, seed, step: None,
-        say: Callable[[str], None] = lambda line: None,
-    ) -> tuple[list[dict[str, Any]], bool]:
+        seeds: int | None = None,
+        budget: float | None = None,
+        choose_rates: bool = False,
+        watcher: Watcher | None = None,
+    ) -> tuple[Trials, bool]:
         """Train what `out` does not hold yet. Returns all its trials, and whether Ctrl-C stopped the work.
 
         On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than
-        one trial on all cores, and the result does not depend on their number. `watch(loss, seed, step)` is called
-        after each step, with None when a trial is finished; `say` gets a line for whatever the user should know of a
-        loss.
+        one trial on all cores, and the result does not depend on their number.
+
+        Args:
+            losses: their texts.
+            out: a folder; trials appear there as they finish.
+            seeds: of each loss; None for a race, which stops when there is nothing left to decide.
+            budget: seconds after which no trial is begun.
+            choose_rates: whether each loss first chooses its learning rate.
+            watcher: is told what happens.
+
         Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
         """
+        watcher = watcher or Watcher()
         meanings = {text: repr(self.loss(text).loss) for text in losses}
         for text in losses:
             for line in self.kind.remarks(self.loss(text), self.data):
-                say(f'--loss "{text}": {line}')
+                watcher.said(f'--loss "{text}": {line}')
         records.make_folders(out)
-        finished = records.read_trials(out)
-        records.check_same(finished, meanings, self.settings, out)
-        done = {(t["loss"], t["seed"]) for t in finished}
-        todo = [(text, seed) for seed in range(seeds) for text in losses if (text, seed) not in done]
-        device = self.settings.device
+        trials = records.read_trials(out)
+        cores = torch.get_num_threads()
+        at_once = cores if self.settings.device == "cpu" else 1
+        begun = time.monotonic()
+        seconds = _median([t["seconds"] for t in trials]) or estimate_seconds(
+            self.kind, copy.deepcopy(self.loss(losses[0]).loss), self.data, self.settings
+        )
+        if choose_rates:
+            rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
+            if budget is not None and not trials:
+                rates = affordable_rates(budget, len(losses), seconds, at_once)
+                if rates != RATES:
+                    watcher.said(_too_little(rates, self.settings.lr, 5 * len(losses) * seconds / at_once))
+            self.settings = replace(self.settings, rates=rates)
+        records.check_same(trials, meanings, self.settings, out)
+        race = self.race(losses, seeds)
         stop = threading.Event()
 
-        def train(text: str, seed: int) -> None:
-            def on_step(step: int) -> None:
-                watch(text, seed, step)
-                if stop.is_set():
-                    raise CancelledError
+        def train(trial: Planned) -> None:
+            torch.set_num_threads(1 if self.settings.device == "cpu" else cores)
+            loss = copy.deepcopy(self.loss(trial.loss).loss)  # each trial starts its schedules anew
+            record, predictions = run_trial(self.kind, loss, trial, self.data, self.settings, _Stopping(watcher, stop))
+            settings, counted = self.settings.as_json(), self.loss(trial.loss).counted
+            named = {"loss": trial.loss, "meaning": meanings[trial.loss], "counted": counted, "settings": settings}
+            record = {**named, **record, "machine": machine(self.settings.device, at_once)}
+            records.save(record, predictions, out)
+            watcher.finished(trial, record)
 
-            torch.set_num_threads(1 if device == "cpu" else cores)
-            loss = copy.deepcopy(self.loss(text).loss)  # each trial starts its schedules anew
-            record, predictions = run_trial(self.kind, loss, seed, self.data, self.settings, on_step)
-            parsed, settings = self.loss(text), self.settings.as_json()
-            named = {"loss": text, "meaning": meanings[text], "counted": parsed.counted, "settings": settings}
-            records.save({**named, **record, "machine": machine(device, at_once)}, predictions, out)
-            watch(text, seed, None)
+        def over(count: int) -> bool:
+            """Whether so many more trials would end after the budget."""
+            rounds = -(-count // at_once)
+            return budget is not None and time.monotonic() - begun + rounds * seconds > budget
 
-        cores = torch.get_num_threads()
-        at_once = cores if device == "cpu" else 1
         pool = ThreadPoolExecutor(at_once)
+        running: set[Future[None]] = set()
         try:
-            for trial in as_completed([pool.submit(train, *each) for each in todo]):
-                trial.result()
+            while todo := race.next(trials)[0]:
+                later = any(t["seed"] == 1 for t in trials)  # the first two seeds of all are worth it in any case
+                if over(len(todo) if later else 1):
+                    break
+                watcher.planned(todo, _plan(race.next(trials)[1], len(todo), seconds, at_once))
+                waiting = todo[::-1]
+                while running or waiting:
+                    while waiting and len(running) < at_once and not (running and over(1)):
+                        running.add(pool.submit(train, waiting.pop()))
+                    if not running:
+                        break
+                    finished, running = wait(running, return_when=FIRST_COMPLETED)
+                    for each in finished:
+                        each.result()
+                    if over(1):
+                        waiting.clear()
+                trials = records.read_trials(out)
+                seconds = _median([t["seconds"] for t in trials])
         except KeyboardInterrupt:
             stop.set()
         finally:
@@ -89,3 +133,32 @@ class Comparison:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(cores)
         return records.read_trials(out), interrupted
+
+
+class _Stopping(Watcher):
+    """Passes on what a trial tells, and ends it at its next step once the work is stopped."""
+
+    def __init__(self, watcher: Watcher, stop: threading.Event) -> None:
+        self._stop = stop
+        self.scored = watcher.scored  # type: ignore[method-assign]
+        self._step = watcher.step
+
+    def step(self, trial: Planned, step: int, value: float) -> None:
+        self._step(trial, step, value)
+        if self._stop.is_set():
+            raise CancelledError
+
+
+def _plan(what: str, count: int, seconds: float, at_once: int) -> str:
+    minutes = count * seconds / at_once / 60
+    return f"{what}: {count} {'trial' if count == 1 else 'trials'}, about {minutes:.1g} min"
+
+
+def _too_little(rates: tuple[float, ...], usual: float, seconds: float) -> str:
+    tried = ", ".join(f"{usual * rate:.2g}" for rate in rates)
+    what = "learning rates are not chosen" if len(rates) == 1 else "fewer learning rates are tried"
+    return f"{what} ({tried}): that and two seeds of each loss need --budget {-(-seconds // 60):.0f}m"
+
+
+def _median(values: list[float]) -> float:
+    return sorted(values)[len(values) // 2] if values else 0.0

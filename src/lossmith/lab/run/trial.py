@@ -1,6 +1,7 @@
-"""One trial: one loss, one seed. Only the loss differs between the trials of a seed.
+"""One trial: one loss, one seed, one learning rate. Only the loss and its rate differ between the trials of a seed.
 
-The seed alone decides the initial weights and every crop; both leave a checksum in the trial's record.
+The seed alone decides the initial weights and every crop; both leave a checksum in the trial's record. What is judged
+are averages of the weights over the last steps: with them seeds differ less.
 """
 
 from __future__ import annotations
@@ -10,16 +11,19 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lossmith.lab.kind import Kind
 from lossmith.lab.run.crops import checksum
-from lossmith.lab.settings import RunSettings
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.settings import Planned, RunSettings
 
 Array = np.ndarray[Any, Any]
 
@@ -27,11 +31,12 @@ _EPOCHS = 100  # a schedule's epoch is this share of a run, whatever its number 
 _CHECKPOINTS = 5
 _MOST_POINTS = 200
 _WARM_UP_STEPS = 3
+_AVERAGED = 10  # the averages reach back over a tenth of the run
 _RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
 
 
 def run_trial(
-    kind: Kind, loss: nn.Module, seed: int, data: Any, settings: RunSettings, on_step: Callable[[int], None]
+    kind: Kind, loss: nn.Module, trial: Planned, data: Any, settings: RunSettings, watcher: Watcher
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Train with one loss from one seed; several may run at once, in threads.
 
@@ -42,15 +47,17 @@ def run_trial(
     device = torch.device(settings.device)
     fabric = Fabric(accelerator=device.type, devices=1)
     with _RANDOM_STATE:
-        torch.manual_seed(seed)
+        torch.manual_seed(trial.seed)
         network = kind.network(data, settings)
     weights = checksum(*(p.detach().numpy() for p in network.parameters()))
-    model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=settings.lr))
+    model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=trial.lr))
     # Without a decay the last steps decide too much, and seeds differ more than losses do.
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    average: Any = get_ema_multi_avg_fn(decay_of(settings.steps))  # type: ignore[no-untyped-call]
+    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
     loss = loss.to(device)
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
-    crops = kind.crops(data, settings, seed)
+    crops = kind.crops(data, settings, trial.seed)
     checkpoints = {math.ceil(settings.steps * (i + 1) / _CHECKPOINTS) for i in range(_CHECKPOINTS)}
     losses: list[float] = []
     step_times: list[float] = []
@@ -80,6 +87,7 @@ def run_trial(
             break
         optimizer.step()
         decay.step()
+        averaged.update_parameters(network)
         end = _clock(device)
         losses.append(number)
         step_times.append(end - begin)
@@ -88,19 +96,22 @@ def run_trial(
             next_epoch()  # several at once in a run of fewer steps than epochs
         if step in checkpoints and step < settings.steps:
             course["step"].append(step)
-            course["score"].append(kind.quick_score(model, loss, data, settings))
-        on_step(step)
+            course["score"].append(kind.quick_score(averaged.module, loss, data, settings))
+            watcher.scored(trial, step, course["score"][-1])
+        watcher.step(trial, step, number)
 
-    evaluation, predictions = (None, {}) if diverged else kind.judge(model, loss, data, settings)
+    evaluation, predictions = (None, {}) if diverged else kind.judge(averaged.module, loss, data, settings)
     if evaluation:
         course["step"].append(settings.steps)
         course["score"].append(kind.last_score(evaluation, data))
+        watcher.scored(trial, settings.steps, course["score"][-1])
     elif diverged is None:
         diverged = {"step": settings.steps, "what": "prediction"}
     # The first steps compile, allocate and warm up; they would tell about the machine, not about the loss.
     skip = _WARM_UP_STEPS if len(step_times) > 2 * _WARM_UP_STEPS else 0
     record = {
-        "seed": seed,
+        "seed": trial.seed,
+        "lr": trial.lr,
         "weights_checksum": weights,
         "crops_checksum": crops.checksum,
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -114,6 +125,31 @@ def run_trial(
         **(evaluation or {"metrics": None, "per_class": None}),
     }
     return record, predictions
+
+
+def decay_of(steps: int) -> float:
+    """How much of the averaged weights stays at each step."""
+    return 1 - 1 / max(1.0, steps / _AVERAGED)
+
+
+def estimate_seconds(kind: Kind, loss: nn.Module, data: Any, settings: RunSettings) -> float:
+    """About how long a trial will take, from a few steps and the judgement of the images that are watched."""
+    few = min(settings.steps, 2 * _WARM_UP_STEPS)
+    brief = replace(settings, steps=few)
+    network = kind.network(data, settings).to(settings.device)
+    crops = kind.crops(data, brief, 0)
+    loss = loss.to(settings.device)
+    times = []
+    for step in range(few):
+        begin = time.perf_counter()
+        image, label = (x.to(settings.device) for x in crops.batch(step))
+        loss(network(image), label).backward()
+        times.append(time.perf_counter() - begin)
+    begin = time.perf_counter()
+    kind.quick_score(network, loss, data, settings)
+    look = time.perf_counter() - begin
+    judged = look * len(data.validation) / max(1, len(kind.watched(data)))
+    return settings.steps * float(np.median(times)) + _CHECKPOINTS * look + judged
 
 
 def resolve_device(name: str) -> str:

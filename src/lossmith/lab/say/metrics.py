@@ -1,14 +1,20 @@
 """What a trial is judged by, per class, on whole held-back images. No loss is ever its own judge.
 
-Labelled pixels, in 2-D or 3-D, for the classes from 1 up; the mean is over images:
+Labelled pixels, in 2-D or 3-D, for the classes from 1 up. `dice` counts the pixels of a case together, then takes the
+mean over cases and classes; a case is a patient where the data say who that is, else a volume, else all held-back
+images. A class that a case neither holds nor is said to hold gives no number: finding nothing where nothing is earns
+nothing. The others are means over the images that hold the class, but the last two, which count images:
 
 | metric | what | both empty | one empty |
 |---|---|---|---|
-| dice | 2·TP / (2·TP + FP + FN) | 1 | 0 |
+| dice | 2·TP / (2·TP + FP + FN) of a case | none | 0 |
+| dice_per_image | the same of an image | 1 | 0 |
 | generalised_dice | Dice over all classes, background too, with weights 1 / (pixels of the class)² | 1 | |
 | iou | TP / (TP + FP + FN) | 1 | 0 |
 | hd95 | 95 % Hausdorff distance in pixels, the larger of the two directions | 0 | the image's diagonal |
 | boundary_dice | share of both boundaries that lies within 2 px of the other one | 1 | 0 |
+| missed | share of the images that hold the class in which nothing of it was found | | |
+| invented | share of the images without the class in which some was found | | |
 | calibration_error | mean gap between probability and frequency over 15 bins of the pixels with p > 0.01 | | |
 
 Ignored pixels count nowhere; for the two boundary metrics they are background in both. A voxel is a cube of side 1 px.
@@ -28,6 +34,7 @@ Labelled images, for all classes; counted over all held-back images:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,14 +68,21 @@ class MetricSet:
 
 METRICS = {
     "dice": "Dice",
+    "dice_per_image": "Dice per image",
     "generalised_dice": "Generalised Dice",
     "iou": "IoU",
     "hd95": "Hausdorff 95 % (px)",
     "boundary_dice": "Boundary Dice, 2 px",
+    "missed": "Missed",
+    "invented": "Invented",
     "calibration_error": "Calibration error",
 }
 SEGMENTATION = MetricSet(
-    METRICS, "dice", frozenset({"generalised_dice"}), frozenset({"hd95", "calibration_error"}), {"hd95": 1}
+    METRICS,
+    "dice",
+    frozenset({"generalised_dice"}),
+    frozenset({"hd95", "missed", "invented", "calibration_error"}),
+    {"hd95": 1},
 )
 CLASSIFICATION = MetricSet(
     {
@@ -86,6 +100,43 @@ CLASSIFICATION = MetricSet(
 _BOUNDARY_TOLERANCE = 2.0
 _BINS = 15
 _LEAST_PROBABILITY = 0.01
+
+
+def confusions(label: Array, predicted: Array, classes: int, ignore_index: int) -> Array:
+    """Hits, false alarms and misses of one image, (classes − 1, 3), for each class from 1 up."""
+    valid = label != ignore_index
+    table = np.bincount(label[valid].astype(np.int64) * classes + predicted[valid], minlength=classes**2)
+    table = table.reshape(classes, classes)
+    hit = table.diagonal()
+    return np.stack([hit, table.sum(0) - hit, table.sum(1) - hit], 1)[1:]
+
+
+def pooled_dice(counts: Array, cases: Sequence[str]) -> Array:
+    """Dice of each class, (…, classes − 1), from the `confusions` of images, (images, …, classes − 1, 3).
+
+    The images of a case are counted together, then the mean is over cases. NaN for a class that no case holds and none
+    is said to hold.
+    """
+    number = {case: i for i, case in enumerate(dict.fromkeys(cases))}
+    pooled = np.zeros((len(number), *counts.shape[1:]))
+    np.add.at(pooled, [number[case] for case in cases], counts)
+    hit, alarm, miss = np.moveaxis(pooled, -1, 0)
+    size = 2 * hit + alarm + miss
+    known = (size > 0).sum(0)
+    return np.asarray((2 * hit / np.where(size, size, 1)).sum(0) / np.where(known, known, np.nan))
+
+
+def trivial_dice(labels: Sequence[Array], cases: Sequence[str], classes: int, ignore_index: int) -> dict[str, float]:
+    """The pooled Dice of finding nothing anywhere, and of finding each class everywhere."""
+    found = {"nothing": [], "everything": []}  # type: dict[str, list[Array]]
+    for label in labels:
+        valid = label[label != ignore_index]
+        mine = np.bincount(valid.astype(np.int64), minlength=classes)[1:]
+        none = np.zeros_like(mine)
+        found["nothing"].append(np.stack([none, none, mine], 1))
+        found["everything"].append(np.stack([mine, valid.size - mine, none], 1))
+    scores = {name: pooled_dice(np.stack(counts), cases) for name, counts in found.items()}
+    return {name: float(np.nanmean(s)) if np.isfinite(s).any() else 0.0 for name, s in scores.items()}
 
 
 def dice_per_class(label: Array, predicted: Array, classes: int, ignore_index: int) -> list[float]:
@@ -113,7 +164,7 @@ def score_image(label: Array, predicted: Array, classes: int, ignore_index: int)
         torch.from_numpy(found[None]).float(), torch.from_numpy(truth[None]).float(), sum_over_classes=True
     )
     return {
-        "dice": scores,
+        "dice_per_image": scores,
         "generalised_dice": [float(generalised)],
         "iou": [d / (2 - d) for d in scores],
         "hd95": [distance for distance, _ in boundaries],
