@@ -59,11 +59,20 @@ def test_a_loss_twice(discs: Path, said: Said) -> None:
     assert said("compare", discs, "--loss", "dice", "--seeds", 2) == ""
 
 
-@follows("must be a positive number")
+@follows("must be a positive number, or auto")
 def test_a_learning_rate(discs: Path, said: Said) -> None:
-    for rate in ("0", "-1", "nan", "inf"):
-        assert said("compare", discs, "--lr", rate).endswith("must be a positive number")
+    for rate in ("0", "-1", "nan", "inf", "fast"):
+        assert said("compare", discs, "--lr", rate).endswith("must be a positive number, or auto")
     assert said("compare", discs, "--lr", 1e-9) == ""
+    assert said("compare", discs, "--lr", "auto") == ""
+
+
+@follows("write a number and s, m or h, for example 20m")
+def test_a_budget(discs: Path, said: Said) -> None:
+    for budget in ("20", "m", "-3m", "0h", "20 minutes"):
+        assert said("compare", discs, "--budget", budget).endswith("write a number and s, m or h, for example 20m")
+    for budget in ("20m", "90s", "1.5h"):
+        assert said("compare", discs, "--budget", budget) == ""
 
 
 @follows("drop them")

@@ -54,12 +54,12 @@ def test_ctrl_c(
 ) -> None:
     real = comparison.run_trial
 
-    def interrupted(kind: Any, loss: Any, seed: int, *rest: Any) -> Any:
-        if seed == 1:
+    def interrupted(kind: Any, loss: Any, trial: Any, *rest: Any) -> Any:
+        if trial.seed == 1:
             while not any((tmp_path / "trials").glob("*.json")):
                 time.sleep(0.01)
             raise KeyboardInterrupt
-        return real(kind, loss, seed, *rest)
+        return real(kind, loss, trial, *rest)
 
     monkeypatch.setattr(comparison, "run_trial", interrupted)
     command = ["compare", str(folder), "--loss", "ce", "--seeds", "2", *SMALL, "--out", str(tmp_path)]
@@ -77,7 +77,10 @@ def test_ctrl_c(
         ({"DATA": "nowhere"}, "nowhere: neither a folder nor a built-in data set; built in: bacteria"),
         ({"--loss": "nice"}, "no loss is called 'nice'"),
         ({"--crop": "40"}, "--crop 40: must be a multiple of 16"),
-        ({"--lr": "-1"}, "--lr -1.0: must be a positive number"),
+        ({"--lr": "-1"}, "--lr -1: must be a positive number, or auto"),
+        ({"--lr": "fast"}, "--lr fast: must be a positive number, or auto"),
+        ({"--budget": "soon"}, "--budget soon: write a number and s, m or h, for example 20m"),
+        ({"--budget": "0m"}, "--budget 0m: write a number"),
         ({"--device": "abacus"}, "--device abacus"),
         ({"--device": "cuda"}, "--device cuda"),
         ({"--seeds": "0"}, "--seeds"),

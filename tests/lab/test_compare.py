@@ -15,20 +15,24 @@ from lossmith.lab.kind import ParsedLoss
 from lossmith.lab.kinds.pixels import KIND as PIXELS
 from lossmith.lab.run import comparison, records
 from lossmith.lab.run.crops import Crops
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.say.decision import Decision
 from lossmith.lab.say.metrics import METRICS
-from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
-from lossmith.lab.settings import RunSettings
+from lossmith.lab.settings import Planned, RunSettings
 from lossmith.loss import Loss
 
 Trials = list[dict[str, Any]]
 
 
 def run(data: Data, losses: list[str], seeds: int, settings: RunSettings, out: Path) -> Trials:
-    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(
-        losses, seeds, out, lambda text, seed, step: None
-    )
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(losses, out, seeds)
     assert not stopped
     return trials
+
+
+def decide(data: Data, settings: RunSettings, trials: Trials) -> Decision:
+    losses = list(dict.fromkeys(t["loss"] for t in trials))
+    return comparison.Comparison(PIXELS, data, settings).race(losses, 3).decision(trials)
 
 
 def test_two_losses_two_seeds(data: Data, settings: RunSettings, tmp_path: Path) -> None:
@@ -63,34 +67,34 @@ def test_a_trial_can_be_repeated_exactly(data: Data, settings: RunSettings, tmp_
 
 def test_ce_against_itself_shows_no_difference(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     trials = run(data, ["ce", "1.0*ce"], 3, settings, tmp_path)
-    ranking = rank(trials, ["ce", "1.0*ce"])
-    difference = ranking.rows[1].difference["dice"]
-    assert difference is not None
-    assert difference.mean == 0
-    assert difference.verdict == NO_DIFFERENCE
-    assert NO_DIFFERENCE in ranking.headline
+    decision = decide(data, settings, trials)
+    assert decision.use == "ce"
+    assert decision.named("worse") == []
+    same = decision.of("1.0*ce")
+    assert same is not None
+    assert -same.low == pytest.approx(same.high, abs=0.1)
 
 
 def test_a_planted_difference_is_seen(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     settings = replace(settings, steps=40, batch=4)
     backwards = "-1*dice"  # learns to miss
     trials = run(data, [backwards, "dice + ce"], 3, settings, tmp_path)
-    ranking = rank(trials, [backwards, "dice + ce"])
-    assert [row.loss for row in ranking.rows] == ["dice + ce", backwards]
-    difference = ranking.rows[1].difference["dice"]
-    assert difference is not None
-    assert difference.verdict == "worse"
-    assert NO_DIFFERENCE not in ranking.headline
+    decision = decide(data, settings, trials)
+    assert decision.use == "dice + ce"
+    assert decision.named("learnt nothing") == [backwards]
 
 
 def test_a_second_run_skips_what_is_finished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     files = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "trials").iterdir()}
-    steps: list[tuple[str, int]] = []
-    trials, _ = comparison.Comparison(PIXELS, data, settings).run(
-        ["ce", "dice"], 1, tmp_path, lambda text, seed, step: steps.append((text, seed))
-    )
-    assert {loss for loss, _ in steps} == {"dice"}
+    seen: list[Planned] = []
+
+    class Sees(Watcher):
+        def step(self, trial: Planned, step: int, value: float) -> None:
+            seen.append(trial)
+
+    trials, _ = comparison.Comparison(PIXELS, data, settings).run(["ce", "dice"], tmp_path, 1, watcher=Sees())
+    assert {trial.loss for trial in seen} == {"dice"}
     assert len(trials) == 2
     assert files.items() <= {p.name: p.stat().st_mtime_ns for p in (tmp_path / "trials").iterdir()}.items()
 
@@ -159,19 +163,22 @@ def test_a_loss_that_turns_nan_later_is_a_result(
     (trial,) = run(data, ["breaks"], 1, settings, tmp_path)
     assert trial["diverged"] == {"step": 3, "what": "loss"}
     assert trial["training"]["step"] == [1, 2]
-    assert rank([trial], ["breaks"]).rows[0].status == "diverged at step 3"
 
 
 def test_ctrl_c_keeps_what_is_finished(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     finished: list[tuple[str, int]] = []
 
-    def watch(text: str, seed: int, step: int | None) -> None:
-        if step is None:
-            finished.append((text, seed))
-        elif seed == 1:
-            raise KeyboardInterrupt
+    class Interrupts(Watcher):
+        def finished(self, trial: Planned, record: dict[str, Any]) -> None:
+            finished.append((trial.loss, trial.seed))
 
-    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(["ce", "dice"], 2, tmp_path, watch)
+        def step(self, trial: Planned, step: int, value: float) -> None:
+            if trial.seed == 1:
+                raise KeyboardInterrupt
+
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(
+        ["ce", "dice"], tmp_path, 2, watcher=Interrupts()
+    )
     assert stopped
     assert {(t["loss"], t["seed"]) for t in trials} == set(finished)
     assert all(seed == 0 for _, seed in finished)

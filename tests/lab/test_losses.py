@@ -14,6 +14,7 @@ from lossmith.lab.data.labelled import Data, read_labels, read_pixels
 from lossmith.lab.kinds.images import KIND as IMAGES
 from lossmith.lab.kinds.pixels import KIND as PIXELS
 from lossmith.lab.run import comparison
+from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import RunSettings
 
 SUPERVISED = {"pixel", "region", "sorted", "map", "field", "sum", "information"}
@@ -60,7 +61,7 @@ def test_every_supervised_loss_trains(
     task = "binary" if name in YES_OR_NO else "multiclass"
     data = read_pixels(folder, "discs", "binary", -100) if task == "binary" else rings
     few = replace(settings, task=task, steps=2, fingerprint=data.fingerprint)
-    (trial,), stopped = comparison.Comparison(PIXELS, data, few).run([text_of(name)], 1, tmp_path, lambda *_: None)
+    (trial,), stopped = comparison.Comparison(PIXELS, data, few).run([text_of(name)], tmp_path, 1)
     assert not stopped
     assert trial["diverged"] is None
     assert trial["gradient_norm_at_start"] > 0
@@ -105,8 +106,10 @@ def test_labels_of_whole_images(name: str, labelled: Data, settings: RunSettings
 def test_forbidden_pairs_are_counted_and_said(rings: Data, settings: RunSettings, tmp_path: Path) -> None:
     settings = replace(settings, fingerprint=rings.fingerprint)
     said: list[str] = []
+    watcher = Watcher()
+    watcher.said = said.append  # type: ignore[method-assign]
     text = "dice + 0.5*nonadjacency"
-    (trial,), _ = comparison.Comparison(PIXELS, rings, settings).run([text], 1, tmp_path, lambda *_: None, said.append)
+    (trial,), _ = comparison.Comparison(PIXELS, rings, settings).run([text], tmp_path, 1, watcher=watcher)
     found = "nonadjacency forbids 1 pair of classes that never lie within 3 px in the labels to train on"
     assert said == [f'--loss "{text}": {found}']
     assert trial["counted"] == found

@@ -9,7 +9,7 @@ import pytest
 from lossmith.lab.say.metrics import METRICS, Calibration, dice_per_class, score_image
 
 Array = np.ndarray[Any, Any]
-PERFECT = {"dice": 1.0, "generalised_dice": 1.0, "iou": 1.0, "hd95": 0.0, "boundary_dice": 1.0}
+PERFECT = {"dice_per_image": 1.0, "generalised_dice": 1.0, "iou": 1.0, "hd95": 0.0, "boundary_dice": 1.0}
 
 
 def square(size: int = 20, top: int = 4, left: int = 4, side: int = 8) -> Array:
@@ -23,7 +23,8 @@ def scores(truth: Array, found: Array, classes: int = 2, ignore_index: int = -10
 
 
 def test_every_metric_is_computed() -> None:
-    assert {*score_image(square(), square(), 2, -100), "calibration_error"} == set(METRICS)
+    of_sets = {"dice", "missed", "invented", "calibration_error"}
+    assert {*score_image(square(), square(), 2, -100), *of_sets} == set(METRICS)
 
 
 def test_perfect() -> None:
@@ -39,14 +40,14 @@ def test_both_empty() -> None:
 def test_one_empty(missing: str) -> None:
     empty = np.zeros_like(square())
     got = scores(empty, square()) if missing == "truth" else scores(square(), empty)
-    assert got["dice"] == got["iou"] == got["boundary_dice"] == 0
+    assert got["dice_per_image"] == got["iou"] == got["boundary_dice"] == 0
     assert got["hd95"] == pytest.approx(math.hypot(20, 30))
 
 
 def test_shifted_by_four() -> None:
     # two squares of 8 x 8 that share 8 x 4 pixels
     got = scores(square(left=4), square(left=8))
-    assert got["dice"] == pytest.approx(2 * 32 / 128)
+    assert got["dice_per_image"] == pytest.approx(2 * 32 / 128)
     assert got["iou"] == pytest.approx(32 / 96)
     assert got["hd95"] == pytest.approx(4)
     # Of 28 boundary pixels these are more than 2 px off: the far side (8), its neighbour on top and bottom (2), and the

@@ -19,10 +19,12 @@ from lossmith.lab.kinds.boxes import KIND as BOXES
 from lossmith.lab.kinds.boxes import BoxCrops, DetectionSettings
 from lossmith.lab.run.detector import BINS, EDGES, SCORE, Detector, assign, centerness, decode, grid
 from lossmith.lab.run.trial import run_trial
+from lossmith.lab.run.watch import Watcher
 from lossmith.lab.say.average_precision import average_precision, resampled_ap50
-from lossmith.lab.say.bootstrap import bootstrap
-from lossmith.lab.say.ranking import NO_DIFFERENCE, rank
-from lossmith.lab.settings import Asked
+from lossmith.lab.say.bootstrap import NO_DIFFERENCE, bootstrap
+from lossmith.lab.say.decision import decide
+from lossmith.lab.say.ranking import rank
+from lossmith.lab.settings import Asked, Planned
 
 QFL = "qfl + 2*giou + 0.25*dfl"
 FOCAL = "focal + giou"
@@ -231,7 +233,8 @@ def test_the_bootstrap_over_tiles(scenes: Scenes) -> None:
             {"loss": loss, "seed": 0, "hash": loss, "diverged": None, "metrics": {**half, "ap50": score}}
             for loss, score in (("a", 1.0), ("b", ap50))
         ]
-        ranking = rank(trials, ["a", "b"], BOXES.metrics)
+        decision = decide({"a": {0: 1.0}, "b": {0: max(ap50, 0.5)}}, ["a", "b"])
+        ranking = rank(trials, ["a", "b"], decision, BOXES.metrics)
         return str(bootstrap(ranking, trials, {"a": truth, "b": other}, scenes)["b"]["verdict"])
 
     assert judged(nothing, 0.0) == "lower"
@@ -254,14 +257,14 @@ def test_crops_are_cut_and_flipped_with_their_boxes(scenes: Scenes, shared: Dete
 def test_the_detector_learns(scenes: Scenes, shared: DetectionSettings) -> None:
     longer = replace(shared, steps=60, crop=128, features=(8, 16, 16), lr=1e-2)
     loss = BOXES.parse("qfl + giou", longer, scenes).loss
-    record, _ = run_trial(BOXES, loss, 0, scenes, longer, lambda step: None)
+    record, _ = run_trial(BOXES, loss, Planned("", 0, longer.lr), scenes, longer, Watcher())
     assert record["training"]["loss"][-1] < 0.6 * record["training"]["loss"][0]
     assert record["metrics"]["ap50"] > 0.3
 
 
 def test_divergence_is_a_result(scenes: Scenes, shared: DetectionSettings) -> None:
     loss = BOXES.parse("1e38*qfl + 1e38*giou", shared, scenes).loss
-    record, predictions = run_trial(BOXES, loss, 0, scenes, replace(shared, lr=1e30), lambda step: None)
+    record, predictions = run_trial(BOXES, loss, Planned("", 0, 1e30), scenes, shared, Watcher())
     assert record["diverged"]
     assert record["metrics"] is None
     assert predictions == {}

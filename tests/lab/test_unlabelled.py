@@ -20,6 +20,7 @@ from lossmith.lab.kinds.pixels import KIND as PIXELS
 from lossmith.lab.run import comparison
 from lossmith.lab.run.crops import Crops
 from lossmith.lab.run.losses import reads_unlabelled
+from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Asked, RunSettings
 
 APART = "nonadjacency(forbidden=[[0, 1], [1, 0]])"
@@ -48,7 +49,7 @@ def asked(settings: RunSettings, more: Data, extra: Path) -> RunSettings:
 
 
 def train(data: Data, losses: list[str], settings: RunSettings, out: Path) -> dict[str, dict[str, Any]]:
-    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(losses, 1, out, lambda *_: None)
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(losses, out, 1)
     assert not stopped
     return {t["loss"]: t for t in trials}
 
@@ -107,7 +108,9 @@ def test_wholly_ignored_images_change_no_other_loss(name: str) -> None:
 
 def test_the_user_hears_which_losses_see_nothing_of_them(more: Data, asked: RunSettings, tmp_path: Path) -> None:
     said: list[str] = []
-    comparison.Comparison(PIXELS, more, asked).run(["ce", f"ce + {APART}"], 1, tmp_path, lambda *_: None, said.append)
+    watcher = Watcher()
+    watcher.said = said.append  # type: ignore[method-assign]
+    comparison.Comparison(PIXELS, more, asked).run(["ce", f"ce + {APART}"], tmp_path, 1, watcher=watcher)
     assert said == ['--loss "ce": reads labels only; the unlabelled images change nothing for it']
 
 

@@ -104,7 +104,7 @@ def test_metrics_of_shifted_cubes() -> None:
     truth[4:12, 4:12, 4:12] = 1
     found = np.roll(truth, 4, axis=2)
     scores = {name: values[0] for name, values in score_image(truth, found, 2, -100).items()}
-    assert scores["dice"] == pytest.approx(0.5)
+    assert scores["dice_per_image"] == pytest.approx(0.5)
     assert scores["iou"] == pytest.approx(1 / 3)
     assert scores["hd95"] == pytest.approx(4)
     assert 0 < scores["boundary_dice"] < 1
@@ -130,12 +130,12 @@ def test_slices_show_the_rarest_class(data: Data) -> None:
 def test_compare(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     losses = ["ce", 'dice + ce(class_weight="median")']
     whole = comparison.Comparison(PIXELS, data, settings)
-    trials, _ = whole.run(losses, 1, tmp_path, lambda *_: None)
+    trials, _ = whole.run(losses, tmp_path, 1)
     assert {t["loss"] for t in trials} == set(losses)
     for t in trials:
         assert len(t["per_class"]["hd95"]) == 2
         assert records.read_predictions(tmp_path, t)["b"].shape == (32, 36, 40)
-    report.write_report(whole, trials, [(loss, 0) for loss in losses], tmp_path)
+    report.write_report(whole, trials, losses, tmp_path, 1)
     page = (tmp_path / "report.html").read_text()
     assert len(re.findall(r"slice [xyz] = \d+</strong>", page)) == 3
     assert page.count('<img src="data:image/png;base64,') == 3 * (len(losses) + 1)

@@ -41,6 +41,10 @@ class Comparison:
         trivial = max(self.kind.trivial(self.data).values())
         return Race(losses, self.settings, self.kind.metrics.ranked_by, trivial, seeds)
 
+    def _estimate(self, text: str) -> float:
+        """About how many seconds a trial will take."""
+        return estimate_seconds(self.kind, copy.deepcopy(self.loss(text).loss), self.data, self.settings)
+
     def run(
         self,
         losses: list[str],
@@ -74,18 +78,18 @@ class Comparison:
         trials = records.read_trials(out)
         cores = torch.get_num_threads()
         at_once = cores if self.settings.device == "cpu" else 1
-        begun = time.monotonic()
-        seconds = _median([t["seconds"] for t in trials]) or estimate_seconds(
-            self.kind, copy.deepcopy(self.loss(losses[0]).loss), self.data, self.settings
-        )
         if choose_rates:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
-            if budget is not None and not trials:
-                rates = affordable_rates(budget, len(losses), seconds, at_once)
-                if rates != RATES:
-                    watcher.said(_too_little(rates, self.settings.lr, 5 * len(losses) * seconds / at_once))
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
+        begun = time.monotonic()
+        pool = ThreadPoolExecutor(at_once)
+        seconds = _median([t["seconds"] for t in trials]) or self._estimate(losses[0])
+        if choose_rates and budget is not None and not trials:
+            rates = affordable_rates(budget, len(losses), seconds, at_once)
+            if rates != RATES:
+                watcher.said(_too_little(rates, self.settings.lr, 5 * len(losses) * seconds / at_once))
+            self.settings = replace(self.settings, rates=rates)
         race = self.race(losses, seeds)
         stop = threading.Event()
 
@@ -104,7 +108,6 @@ class Comparison:
             rounds = -(-count // at_once)
             return budget is not None and time.monotonic() - begun + rounds * seconds > budget
 
-        pool = ThreadPoolExecutor(at_once)
         running: set[Future[None]] = set()
         try:
             while todo := race.next(trials)[0]:

@@ -29,7 +29,7 @@ class Difference:
 class RankedLoss:
     """One loss in the ranking. `score` is that of a typical seed, the mean on the scale on which losses are compared.
 
-    `status` is "" or says why it is not ranked.
+    `diverged` is how many of its trainings did; `status` is "" or says why it is not ranked.
     """
 
     loss: str
@@ -38,6 +38,7 @@ class RankedLoss:
     mean: dict[str, float | None]
     deviation: dict[str, float | None]
     difference: Difference | None
+    diverged: int
     status: str
 
 
@@ -96,6 +97,7 @@ def _row(trials: Trials, loss: str, decision: Decision, metrics: MetricSet) -> R
         mean={m: _number(v.mean()) if len(v) else None for m, v in values.items()},
         deviation={m: _number(v.std(ddof=1)) if len(v) > 1 else None for m, v in values.items()},
         difference=difference,
+        diverged=sum(bool(t["diverged"]) for t in mine),
         status=_status(mine, standing),
     )
 
@@ -140,7 +142,9 @@ def _headline(rows: list[RankedLoss], decision: Decision, metrics: MetricSet, mi
     elif leader.verdict == "too few seeds":
         seeds = _seeds(len(leader.seeds))
         said.append(f"“{leader.loss}” scored highest ({title} {leader.score:.3f}, {seeds}).")
-        if len(decision.standings) > 1:
+        if len(decision.standings) == 1:
+            said.append("There was nothing to compare it with.")
+        else:
             said.append(f"{seeds.capitalize()} cannot tell a difference from chance: give --seeds 3 or --budget 20m.")
     else:
         said.append(f"Use “{leader.loss}” ({title} {leader.score:.3f}).")
@@ -159,6 +163,8 @@ def _headline(rows: list[RankedLoss], decision: Decision, metrics: MetricSet, mi
         said.append(f"{_listed(idle)} {'has' if len(idle) == 1 else 'have'} learnt nothing.")
     if diverged:
         said.append(f"{_listed(diverged)} diverged.")
+    partly = [row for row in rows if row.diverged and row.loss not in diverged]
+    said += [f"“{r.loss}” diverged in {r.diverged} of {r.diverged + len(r.seeds)} seeds." for r in partly]
     return " ".join(said)
 
 
