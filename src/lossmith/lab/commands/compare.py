@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, counted, notes, progress
 from lossmith.lab.settings import USUAL_RATE, Asked
 
 
@@ -54,6 +54,11 @@ def compare(
         Literal["none", "centerness", "iou"] | None,
         typer.Option(help="With boxes: what multiplies the class's score; centerness. Never for qfl, vfl."),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="What stays on one side: a column of split.csv, or a pattern for stems: '^[^_]+'."),
+    ] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Hold each image back in one of so many folds.")] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -107,9 +112,14 @@ def compare(
         unlabelled=unlabelled,
         unlabelled_batch=unlabelled_batch,
         quality=quality,
+        group_by=group_by,
+        folds=folds,
     )
     kind = kind_of(folder)
-    read = kind.read(folder, asked)
+    with counted(say, quiet=json, what="reading images") as watch_reading:
+        read = kind.read(folder, asked, watch_reading)
+    for notice in getattr(read, "notices", ()):
+        say.print(notice)
     settings = kind.settings(read, asked)
     comparison = Comparison(kind, read, settings)
     if read.source and not json:
