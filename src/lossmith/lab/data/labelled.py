@@ -36,7 +36,7 @@ from lossmith.lab.data.files import (
 from lossmith.lab.data.folds import deal
 from lossmith.lab.data.index import Index, index_images, list_files, list_part, read_headers, unread_in
 from lossmith.lab.data.samples import Sample, fingerprint, read_sample
-from lossmith.lab.data.stored import SHARE_HELD, Store, Watch, cache_folder, in_threads
+from lossmith.lab.data.stored import Store, Watch, in_threads
 from lossmith.lab.data.tables import read_column
 
 Array = np.ndarray[Any, Any]
@@ -216,15 +216,8 @@ def _read(
         source=index.source,
         fingerprint=fingerprint(rows),
         groups=index.groups,
-        notices=[str(fault) for fault in [*index.faults, *faults]] + _streams(store),
+        notices=[*map(str, index.faults + faults), *store.notices],
     )
-
-
-def _streams(store: Store) -> list[str]:
-    if not store.on_disk:
-        return []
-    where = f"they stream from a file in {cache_folder()}"
-    return [f"{store.on_disk / 1e9:.1f} GB of pixels are beyond {SHARE_HELD:.0%} of the free memory; {where}"]
 
 
 def faults_of_pixels(folder: Path, task: str, ignore_index: int, group_by: str | None = None) -> list[Fault]:
@@ -363,7 +356,7 @@ def add_unlabelled(data: Data, folder: Path, watch: Watch = lambda *_: None) -> 
 
     samples = list(in_threads(read, list(paths), largest, watch))
     rows = [(f"unlabelled beside {data.fingerprint}", s) for s in samples]
-    return replace(data, unlabelled=samples, fingerprint=fingerprint(rows), notices=data.notices + _streams(store))
+    return replace(data, unlabelled=samples, fingerprint=fingerprint(rows), notices=data.notices + store.notices)
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,14 +31,24 @@ _ALIGNED = 64  # bytes
 _READERS = min(8, os.cpu_count() or 1)  # decoders, sums and digests leave Python's lock alone
 _WORK = 4  # times an image as float32: what reading one takes at most
 _GIGABYTE = 1e9
-_GUESSED = 4 * 2**30
+_CONTAINER = Path("/sys/fs/cgroup")
+_GUESSED = 4 * 2**30  # bytes
+
+
+class Scratch:
+    """A file without a name, which ends with the last that holds it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  its block would be that of the data
+        weakref.finalize(self, self.file.close)
 
 
 @dataclass(frozen=True, eq=False)
 class OnDisk:
     """An array in a file. A window of it is read when asked for, as if it were an array."""
 
-    file: IO[bytes]
+    scratch: Scratch
     start: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
@@ -49,7 +60,7 @@ class OnDisk:
 
     def __getitem__(self, window: Any) -> Array:
         # The map ends with this call: what was shown is the operating system's to keep, not this process's.
-        return np.array(np.memmap(self.file, self.dtype, "r", self.start, self.shape)[window])
+        return np.array(np.memmap(self.scratch.file, self.dtype, "r", self.start, self.shape)[window])
 
 
 Stored = Array | OnDisk
@@ -61,7 +72,7 @@ class Store:
     def __init__(self, bound: int | None = None) -> None:
         self._left = int(SHARE_HELD * free_memory()) if bound is None else bound
         self._lock = threading.Lock()
-        self._file: IO[bytes] | None = None
+        self._scratch: Scratch | None = None
         self._end = 0
 
     def keep(self, array: Array) -> Stored:
@@ -75,26 +86,26 @@ class Store:
             return self._write(array)
 
     @property
-    def on_disk(self) -> int:
-        """How many bytes are not held in memory."""
-        return self._end
+    def notices(self) -> list[str]:
+        """A line that says how much streams, if anything does."""
+        share = f"{SHARE_HELD:.0%} of the free memory; they stream from a file in {cache_folder()}"
+        return [f"{self._end / _GIGABYTE:.1f} GB of pixels are beyond {share}"] if self._end else []
 
     def _write(self, array: Array) -> OnDisk:
         folder = cache_folder()
         try:
-            if self._file is None:
-                folder.mkdir(parents=True, exist_ok=True)
-                self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  it is closed with the last sample
-            start = self._end
-            self._file.seek(start)
-            self._file.write(array.data)
-            self._file.flush()
+            self._scratch = self._scratch or Scratch(folder)
+            self._scratch.file.seek(self._end)
+            self._scratch.file.write(array.data)
+            self._scratch.file.flush()
         except OSError as error:
-            held = f"after {self._end / _GIGABYTE:.1f} GB of pixels that memory has no room for"
-            fix = "set XDG_CACHE_HOME to a folder with more room"
-            raise UserError(f"{folder}: cannot be written to {held} ({error.strerror}); {fix}") from error
-        self._end = -(-(start + array.nbytes) // _ALIGNED) * _ALIGNED
-        return OnDisk(self._file, start, array.dtype, array.shape)
+            raise UserError(
+                f"{folder}: cannot hold the pixels that memory has no room for ({error.strerror} after "
+                f"{self._end / _GIGABYTE:.1f} GB); set XDG_CACHE_HOME to a folder with more room"
+            ) from error
+        kept = OnDisk(self._scratch, self._end, array.dtype, array.shape)
+        self._end += -(-array.nbytes // _ALIGNED) * _ALIGNED
+        return kept
 
 
 def in_threads(
@@ -132,10 +143,11 @@ def _available() -> int | None:
 
 
 def _left_in_container() -> int | None:
-    group = Path("/sys/fs/cgroup")
     try:
-        most, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
-        cached = _number_in(group / "memory.stat", "inactive_file")
+        most, used = (
+            (_CONTAINER / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current")
+        )
+        cached = _number_in(_CONTAINER / "memory.stat", "inactive_file")
     except (OSError, StopIteration):
         return None
     return None if most == "max" else max(0, int(most) - int(used) + cached)
