@@ -46,6 +46,11 @@ print(peaks[1] - peaks[0])
 """
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def make_colours(folder: Path) -> Path:
     """Discs in three channels, some of 16 bit: the file's axes are not ours."""
     make_folder(folder)

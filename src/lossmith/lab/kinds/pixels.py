@@ -147,7 +147,7 @@ class PixelKind(Kind):
         return [data.groups.get(s.stem, s.stem if data.dimensions == 3 else "") for s in samples]
 
     def trivial(self, data: Data) -> dict[str, float]:
-        labels = [s.label for s in data.validation]
+        labels = (s.label for s in data.validation)
         return trivial_dice(labels, self.cases(data, data.validation), len(data.classes), data.ignore_index)
 
     def facts(self, data: Data) -> dict[str, Any]:
