@@ -66,6 +66,8 @@ def compare(
     Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
     integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
+    Images that belong together, as those of a patient do, stay on one side if split.csv has a column group (or patient,
+    case), with or without split, or --group-by finds their group.
     classes.txt names the classes, one a line. Or images/ and boxes.csv (columns stem,x1,y1,x2,y2) to detect things of
     one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
 

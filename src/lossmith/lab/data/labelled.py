@@ -4,13 +4,15 @@
       images/a.png b.png …     PNG, TIFF or NPY; 8 bit, 16 bit or float; grey, RGB or up to 4 channels; or NIfTI volumes
       masks/a.png b.png …      the same stems; integer labels, 0 is background
       labels.csv               instead of masks/: columns stem,label; a label for each whole image (classification)
-      split.csv                optional: columns stem,split with split = train, validation or unused
+      split.csv                optional: columns stem,split with split = train, validation or unused; and group (or
+                               patient, case) for images that belong together, with or without split
       classes.txt              optional: one class name a line, background first
       SOURCE.txt               optional: licence and citation, printed and put into the report
 
-Without `split.csv` a seeded quarter of the images is held back for validation. Every channel of every image is brought
-to mean 0 and standard deviation 1. Everything is held in memory. The spacing of volumes is not read: a voxel is a cube.
-A second folder may hold images without masks, of the same kind: `add_unlabelled`.
+Tables may give names of files for stems. Without a split a seeded quarter of the images is held back for validation,
+whole groups where they are known (groups.py). Every channel of every image is brought to mean 0 and standard deviation
+1. Pixels are held as the files have them, or stream from disk (stored.py). The spacing of volumes is not read: a voxel
+is a cube. A second folder may hold images without masks, of the same kind: `add_unlabelled`.
 """
 
 from __future__ import annotations
