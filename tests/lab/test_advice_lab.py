@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import test_advice_folders
+import test_groups
 import test_masks
+import test_streaming
 import torch
 from advice import ADVICE, Said, advice_in, follows, rewrite
 
@@ -285,7 +287,8 @@ def test_wrong_values_and_types_get_one_line(text: str, discs: Path, boxes: Path
 
 
 def test_every_advice_is_followed_by_a_test() -> None:
-    assert {test_advice_folders.__name__, test_masks.__name__} < {test.__module__ for test in ADVICE.values()}
+    parts = (test_advice_folders, test_groups, test_masks, test_streaming)
+    assert {module.__name__ for module in parts} < {test.__module__ for test in ADVICE.values()}
     folder = Path(lossmith.lab.__file__).parent
     found = {advice: path.name for path in folder.rglob("*.py") for advice in advice_in(path.read_text())}
     assert {advice: where for advice, where in found.items() if advice not in ADVICE} == {}

@@ -70,7 +70,7 @@ class Counting(Kind):
     def faults(self, folder, asked):
         return self._index(folder)[3]
 
-    def read(self, folder, asked):
+    def read(self, folder, asked, watch=None):
         images, counts, split, faults = self._index(folder)
         raise_first(faults)
         samples = {s: SimpleNamespace(stem=s, image=read_image(p), count=float(counts[s])) for s, p in images.items()}

@@ -3,8 +3,9 @@
     commands/     the command line, a file for each command
     kinds/        the kinds of data, one a file: pixels, images, boxes. kind.py says what the lab asks of a kind
     settings.py   what is asked of a comparison, and what all its trials share
-    data/         a folder: its index and its faults, labelled images (labelled.py), images with boxes (scenes.py),
-                  single files (files.py), the built-in sets by name (builtin.py, sets.py)
+    data/         a folder: its index and its faults, labelled images (labelled.py, samples.py), images with boxes
+                  (scenes.py), single files (files.py), the built-in sets by name (builtin.py, sets.py); where pixels
+                  are kept (stored.py); what belongs together (groups.py) and who is held back (tables.py, folds.py)
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
                   (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.stored import Watch
 from lossmith.lab.say.curves import PictureCurve
 from lossmith.lab.say.metrics import MetricSet
 from lossmith.lab.say.ranking import LossRanking
@@ -59,8 +60,10 @@ class Kind:
         """Everything that is wrong in a folder, of which `read` raises the first that is fatal."""
         raise NotImplementedError
 
-    def read(self, folder: Path, asked: Asked) -> Any:
-        """The data. Raises `UserError` for a fatal fault, and for an option that means nothing here."""
+    def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Any:
+        """The data; `watch(done, total)` hears of each image. Raises `UserError` for a fatal fault, and for an option
+        that means nothing here.
+        """
         raise NotImplementedError
 
     def sizes(self, data: Any) -> tuple[int, int, tuple[int, ...]]:

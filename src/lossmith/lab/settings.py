@@ -34,6 +34,8 @@ class Asked:
     unlabelled: Path | None = None
     unlabelled_batch: int | None = None
     quality: Quality | None = None
+    group_by: str | None = None
+    folds: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, counted, notes, progress
 from lossmith.lab.settings import USUAL_RATE, Asked
 
 
@@ -54,6 +54,11 @@ def compare(
         Literal["none", "centerness", "iou"] | None,
         typer.Option(help="With boxes: what multiplies the class's score; centerness. Never for qfl, vfl."),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(help="What stays on one side: a column of split.csv, or a pattern for stems: '^[^_]+'."),
+    ] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Hold each image back in one of so many folds.")] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -61,6 +66,8 @@ def compare(
     Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
     integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
     (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
+    Images that belong together, as those of a patient do, stay on one side if split.csv has a column group (or patient,
+    case), with or without split, or --group-by finds their group.
     classes.txt names the classes, one a line. Or images/ and boxes.csv (columns stem,x1,y1,x2,y2) to detect things of
     one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
 
@@ -107,9 +114,14 @@ def compare(
         unlabelled=unlabelled,
         unlabelled_batch=unlabelled_batch,
         quality=quality,
+        group_by=group_by,
+        folds=folds,
     )
     kind = kind_of(folder)
-    read = kind.read(folder, asked)
+    with counted(say, quiet=json, what="reading images") as watch_reading:
+        read = kind.read(folder, asked, watch_reading)
+    for notice in getattr(read, "notices", ()):
+        say.print(notice)
     settings = kind.settings(read, asked)
     comparison = Comparison(kind, read, settings)
     if read.source and not json:

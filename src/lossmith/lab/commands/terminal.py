@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -18,6 +21,7 @@ lab = typer.Typer(help="Experiments about the losses themselves.", no_args_is_he
 app.add_typer(lab, name="lab")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 INTERRUPTED = 130
+_BETWEEN_LINES = 10.0  # seconds
 
 
 def notes() -> Console:
@@ -34,3 +38,20 @@ def progress(console: Console, quiet: bool, unit: str = "step") -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True)
+
+
+@contextmanager
+def counted(console: Console, quiet: bool, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Takes how many are done, and of how many: a bar where somebody looks, elsewhere a line every ten seconds."""
+    last = time.monotonic()
+    with progress(console, quiet, unit="image") as shown:
+        bar = shown.add_task(what, total=0)
+
+        def watch(done: int, total: int) -> None:
+            nonlocal last
+            shown.update(bar, completed=done, total=total)
+            if not console.is_terminal and not quiet and time.monotonic() - last >= _BETWEEN_LINES:
+                last = time.monotonic()
+                console.print(f"{what}: {done:,} of {total:,}")
+
+        yield watch

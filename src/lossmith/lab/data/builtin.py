@@ -11,7 +11,6 @@ import difflib
 import gzip
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from lossmith.lab import UserError
 from lossmith.lab.data.sets import BUILT_IN, Debian, Read, Wheel
+from lossmith.lab.data.stored import cache_folder
 
 Say = Callable[[str], None]
 
@@ -45,7 +45,7 @@ def find_folder(data: str, say: Say) -> Path:
 
 
 def _cached(name: str, say: Say) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lossmith"
+    home = cache_folder()
     folder = home / name
     if folder.exists():
         if _intact(folder):

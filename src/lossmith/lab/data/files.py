@@ -50,12 +50,31 @@ def mask_shape(path: Path) -> tuple[int, ...]:
 
 def read_image(path: Path) -> Array:
     """An image as float32 (channels, H, W), a volume as (channels, X, Y, Z), each channel standardised."""
-    image = _channels_first(path, _read_array(path, palette_as_labels=False)).astype(np.float32)
-    if not np.isfinite(image).all():
+    image = read_stored(path)
+    return standardised(image, *mean_and_spread(image.astype(np.float32)))
+
+
+def read_stored(path: Path) -> Array:
+    """An image as its file stores it, (channels, H, W) or (channels, X, Y, Z); float32 if that takes 4 bytes."""
+    stored = _channels_first(path, _read_array(path, palette_as_labels=False))
+    if stored.dtype.itemsize > 2:
+        with np.errstate(over="ignore"):  # which is said below
+            stored = stored.astype(np.float32)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise Faulty(path, "holds NaN or infinite pixels", "replace them")
+    return stored
+
+
+def mean_and_spread(image: Array) -> tuple[Array, Array]:
+    """Of each channel, `(channels, 1, …)`; a spread of 0 is 1."""
     space = tuple(range(1, image.ndim))
-    mean, spread = image.mean(space, keepdims=True), image.std(space, keepdims=True)
-    return np.asarray((image - mean) / np.where(spread > 0, spread, 1), dtype=np.float32)
+    spread = image.std(space, keepdims=True)
+    return image.mean(space, keepdims=True), np.where(spread > 0, spread, 1).astype(np.float32)
+
+
+def standardised(image: Array, mean: Array, spread: Array) -> Array:
+    """An image, or a part of it, with mean 0 and standard deviation 1."""
+    return np.asarray((image.astype(np.float32) - mean) / spread, dtype=np.float32)
 
 
 def _channels_first(path: Path, array: Array) -> Array:

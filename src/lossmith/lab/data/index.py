@@ -5,12 +5,14 @@ Each kind of data makes its own `Index` of this: see labelled.py and scenes.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lossmith.lab.data.faults import Fault, Faulty, raise_first
 from lossmith.lab.data.files import FORMATS, stem_of, suffix_of
+from lossmith.lab.data.groups import read_groups
 from lossmith.lab.data.tables import read_class_names, read_source, read_split
 
 Shape = tuple[int, ...]
@@ -28,6 +30,7 @@ class Index:
     partners: dict[str, Path] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     split: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)  # stem → patient or the like; {} if nobody said
     source: str = ""
 
     @property
@@ -35,11 +38,17 @@ class Index:
         """Of all images, sorted by name of file."""
         return list(self.images)
 
-    def read_tables(self) -> None:
+    @property
+    def largest(self) -> int:
+        """How many numbers the largest image has."""
+        return max((math.prod(shape) for shape in self.shapes.values()), default=1)
+
+    def read_tables(self, group_by: str | None = None) -> None:
         """classes.txt, split.csv and SOURCE.txt."""
         self.classes = read_class_names(self.folder, self.faults)
         if self.images:
-            self.split = read_split(self.folder, self.stems, self.faults, self.unread)
+            self.groups = read_groups(self.folder, self.stems, self.faults, self.unread, group_by)
+            self.split = read_split(self.folder, self.stems, self.faults, self.unread, self.groups)
         self.source = read_source(self.folder)
 
     def check(self) -> None:

@@ -4,18 +4,21 @@
       images/a.png b.png …     PNG, TIFF or NPY; 8 bit, 16 bit or float; grey, RGB or up to 4 channels; or NIfTI volumes
       masks/a.png b.png …      the same stems; integer labels, 0 is background
       labels.csv               instead of masks/: columns stem,label; a label for each whole image (classification)
-      split.csv                optional: columns stem,split with split = train, validation or unused
+      split.csv                optional: columns stem,split with split = train, validation or unused; and group (or
+                               patient, case) for images that belong together, with or without split
       classes.txt              optional: one class name a line, background first
       SOURCE.txt               optional: licence and citation, printed and put into the report
 
-Without `split.csv` a seeded quarter of the images is held back for validation. Every channel of every image is brought
-to mean 0 and standard deviation 1. Everything is held in memory. The spacing of volumes is not read: a voxel is a cube.
-A second folder may hold images without masks, of the same kind: `add_unlabelled`.
+Tables may give names of files for stems. Without a split a seeded quarter of the images is held back for validation,
+whole groups where they are known (groups.py). Every channel of every image is brought to mean 0 and standard deviation
+1. Pixels are held as the files have them, or stream from disk (stored.py). The spacing of volumes is not read: a voxel
+is a cube. A second folder may hold images without masks, of the same kind: `add_unlabelled`.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,22 +27,23 @@ import numpy as np
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault, Faulty, raise_first
-from lossmith.lab.data.files import FORMATS, image_shape, mask_shape, read_image, read_mask, suffixes_beside
+from lossmith.lab.data.files import (
+    FORMATS,
+    image_shape,
+    mask_shape,
+    read_mask,
+    read_stored,
+    suffixes_beside,
+)
+from lossmith.lab.data.folds import deal
 from lossmith.lab.data.index import Index, index_images, list_files, list_part, read_headers, unread_in
+from lossmith.lab.data.samples import Sample, fingerprint, read_sample
+from lossmith.lab.data.stored import Store, Watch, in_threads
 from lossmith.lab.data.tables import read_column
 
 Array = np.ndarray[Any, Any]
 
 _MOST_UNNAMED_CLASSES = 32
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image, standardised `(channels, *S)` float32, and its labels `(*S)` int32, or `()` for the whole image."""
-
-    stem: str
-    image: Array
-    label: Array
 
 
 @dataclass(frozen=True)
@@ -53,40 +57,64 @@ class Data:
     ignore_index: int
     source: str
     fingerprint: str
-    groups: dict[str, str] = field(default_factory=dict)  # the patient of each stem, where that is known
     unlabelled: list[Sample] = field(default_factory=list)  # every pixel of theirs is ignored
+    groups: dict[str, str] = field(default_factory=dict)  # stem → patient or the like; {} if nobody said
+    notices: list[str] = field(default_factory=list)  # what the user should know and nothing fails for
 
     @property
     def channels(self) -> int:
         """Channels of every image."""
-        return int(self.train[0].image.shape[0])
+        return self.train[0].shape[0]
 
     @property
     def dimensions(self) -> int:
         """2 for images, 3 for volumes."""
-        return self.train[0].image.ndim - 1
+        return len(self.train[0].shape) - 1
 
     def counts(self, samples: list[Sample]) -> Array:
         """Pixels of each class in each of some images, `(images, classes)`; whole images count as one pixel."""
-        valid = (s.label[s.label != self.ignore_index] for s in samples)
-        return np.stack([np.bincount(labels, minlength=len(self.classes)) for labels in valid])
+        counts = np.zeros((len(samples), len(self.classes)), np.int64)
+        for row, sample in zip(counts, samples, strict=True):
+            for label, pixels in sample.pixels.items():
+                if label != self.ignore_index:
+                    row[label] = pixels
+        return counts
 
     def shares(self) -> list[float]:
         """Each class's share of the labelled pixels, unused images left out."""
         total = self.counts(self.train + self.validation).sum(0)
         return [float(n) for n in total / total.sum()]
 
+    def fold(self, k: int, of: int) -> Data:
+        """The data with other images held back: those of fold `k` of `of`, counted from 0.
+
+        Each image that trains or is held back is held back in one fold; groups stay whole. The folds are the same
+        whenever this is called. Raises `UserError` for more folds than there are groups, or images if nobody said.
+        """
+        samples = sorted(self.train + self.validation, key=lambda s: s.stem)
+        held = self.counts(samples) > 0
+        images = held.sum(0)
+        rarest = int(np.where(images > 0, images, len(samples) + 1).argmin())
+        rare = {s.stem: bool(h) for s, h in zip(samples, held[:, rarest], strict=True)}
+        fold = deal(rare, self.groups, of)
+        return replace(
+            self,
+            train=[s for s in samples if fold[s.stem] != k],
+            validation=[s for s in samples if fold[s.stem] == k],
+        )
+
 
 # ------------------------------------------------------------------------------------------------- names and headers
 
 
-def index_pixels(folder: Path) -> Index:
+def index_pixels(folder: Path, group_by: str | None = None) -> Index:
     """A folder of images and masks, indexed."""
     index = index_images(folder, f"expected {FORMATS}")
     masks = list_part(folder, "masks", index.faults) if index.images else {}
     if masks is not None:
         unread, images = unread_in(folder / "masks", index.faults), index.images.keys() | index.unread
-        missing = [(path, "mask", "masks", s) for s, path in index.images.items() if s not in masks.keys() | unread]
+        known = masks.keys() | unread
+        missing = [(path, "mask", "masks", s) for s, path in index.images.items() if s not in known]
         missing += [(path, "image", "images", s) for s, path in masks.items() if s not in images]
         for path, what, part, stem in missing:
             fix = f"expected {part}/{stem} with {suffixes_beside(path)}"
@@ -95,11 +123,11 @@ def index_pixels(folder: Path) -> Index:
     spaces = read_headers(index.partners, mask_shape, index.faults)
     index.shapes = read_headers(index.images, image_shape, index.faults)
     _compare_shapes(index, spaces)
-    index.read_tables()
+    index.read_tables(group_by)
     return index
 
 
-def index_labels(folder: Path, ignore_index: int) -> tuple[Index, dict[str, int]]:
+def index_labels(folder: Path, ignore_index: int, group_by: str | None = None) -> tuple[Index, dict[str, int]]:
     """A folder of images and labels.csv, indexed; and the labels by stem."""
 
     def problem(text: str) -> str:
@@ -112,7 +140,7 @@ def index_labels(folder: Path, ignore_index: int) -> tuple[Index, dict[str, int]
     index.partners = dict.fromkeys(index.images, table)
     index.shapes = read_headers(index.images, image_shape, index.faults)
     _compare_shapes(index, None)
-    index.read_tables()
+    index.read_tables(group_by)
     labels = {stem: int(text) for stem, text in texts.items() if stem in index.images and not problem(text)}
     return index, labels
 
@@ -143,32 +171,44 @@ def _compare_shapes(index: Index, masks: dict[str, tuple[int, ...]] | None) -> N
 # -------------------------------------------------------------------------------------------------------------- values
 
 
-def read_pixels(folder: Path, name: str, task: str, ignore_index: int) -> Data:
+def read_pixels(
+    folder: Path, name: str, task: str, ignore_index: int, group_by: str | None = None, watch: Watch = lambda *_: None
+) -> Data:
     """Read a folder of images and masks (see the top of this file).
 
-    `task="binary"` reads every label above 0 as foreground. Raises `UserError` naming the file and the fix.
+    `task="binary"` reads every label above 0 as foreground, `group_by` says which images belong together (groups.py),
+    and `watch(done, total)` hears how far it is. Raises `UserError` naming the file and the fix.
     """
-    index = index_pixels(folder)
+    index = index_pixels(folder, group_by)
     index.check()
-    labels = {stem: read_mask(path, ignore_index) for stem, path in index.partners.items()}
-    return _read(index, name, labels, task, ignore_index)
+    return _read(index, name, lambda stem: read_mask(index.partners[stem], ignore_index), task, ignore_index, watch)
 
 
-def read_labels(folder: Path, name: str, task: str, ignore_index: int) -> Data:
+def read_labels(
+    folder: Path, name: str, task: str, ignore_index: int, group_by: str | None = None, watch: Watch = lambda *_: None
+) -> Data:
     """The same for a folder of images with a label each."""
-    index, labels = index_labels(folder, ignore_index)
+    index, labels = index_labels(folder, ignore_index, group_by)
     index.check()
-    return _read(index, name, {s: np.array(label, np.int32) for s, label in labels.items()}, task, ignore_index)
+    return _read(index, name, lambda stem: np.array(labels[stem]), task, ignore_index, watch)
 
 
-def _read(index: Index, name: str, labels: dict[str, Array], task: str, ignore_index: int) -> Data:
-    images = {stem: read_image(path) for stem, path in index.images.items()}
-    seen = {stem: {int(v) for v in np.unique(label)} for stem, label in labels.items()}
+def _read(
+    index: Index, name: str, read_label: Callable[[str], Array], task: str, ignore_index: int, watch: Watch
+) -> Data:
+    store = Store()
+
+    def read(stem: str) -> Sample:
+        label = read_label(stem)
+        if task == "binary":
+            label = np.where(label == ignore_index, label, label > 0)
+        return read_sample(stem, index.images[stem], label, ignore_index, store)
+
+    samples = dict(zip(index.images, in_threads(read, index.stems, index.largest, watch), strict=True))
+    seen = {stem: set(sample.pixels) for stem, sample in samples.items()}
     classes, faults = name_classes(seen, index, task, ignore_index)
     raise_first(faults)
-    if task == "binary":
-        labels = {s: np.where(x == ignore_index, x, x > 0).astype(np.int32) for s, x in labels.items()}
-    samples = {stem: Sample(stem, images[stem], labels[stem]) for stem in index.images}
+    rows = [(f"{index.split[s]} {index.groups.get(s, '')}", samples[s]) for s in index.images]
     return Data(
         name=name,
         train=[samples[s] for s in index.images if index.split[s] == "train"],
@@ -176,44 +216,56 @@ def _read(index: Index, name: str, labels: dict[str, Array], task: str, ignore_i
         classes=classes,
         ignore_index=ignore_index,
         source=index.source,
-        fingerprint=_fingerprint([(index.split[s], samples[s]) for s in index.images]),
+        fingerprint=fingerprint(rows),
+        groups=index.groups,
+        notices=[*map(str, index.faults + faults), *store.notices],
     )
 
 
-def faults_of_pixels(folder: Path, task: str, ignore_index: int) -> list[Fault]:
-    """Everything that is wrong in a folder of images and masks, one file in memory at a time."""
-    index = index_pixels(folder)
-    seen = {}
-    for stem, path in index.partners.items():
-        try:
-            seen[stem] = {int(v) for v in np.unique(read_mask(path, ignore_index))}
-        except Faulty as error:
-            index.faults.append(error.fault)
-    return _faults(index, seen, task, ignore_index)
+def faults_of_pixels(folder: Path, task: str, ignore_index: int, group_by: str | None = None) -> list[Fault]:
+    """Everything that is wrong in a folder of images and masks, a few files in memory at a time."""
+    index = index_pixels(folder, group_by)
+    return _faults(index, lambda stem: read_mask(index.partners[stem], ignore_index), task, ignore_index)
 
 
-def faults_of_labels(folder: Path, task: str, ignore_index: int) -> list[Fault]:
+def faults_of_labels(folder: Path, task: str, ignore_index: int, group_by: str | None = None) -> list[Fault]:
     """The same for a folder of images with a label each."""
-    index, labels = index_labels(folder, ignore_index)
-    return _faults(index, {stem: {label} for stem, label in labels.items()}, task, ignore_index)
+    index, labels = index_labels(folder, ignore_index, group_by)
+    index.partners = {stem: path for stem, path in index.partners.items() if stem in labels}
+    return _faults(index, lambda stem: np.array(labels[stem]), task, ignore_index)
 
 
-def _faults(index: Index, seen: dict[str, set[int]], task: str, ignore_index: int) -> list[Fault]:
-    faults = [*index.faults, *unreadable(index)]
+def _faults(index: Index, read_label: Callable[[str], Array], task: str, ignore_index: int) -> list[Fault]:
+    def look(stem: str) -> tuple[set[int], list[Fault]]:
+        labels: set[int] = set()
+        faults: list[Fault] = []
+        try:
+            labels = {int(v) for v in np.unique(read_label(stem))} if stem in index.partners else labels
+        except Faulty as error:
+            faults.append(error.fault)
+        return labels, faults + _unreadable(stem, index)
+
+    found = dict(zip(index.images, in_threads(look, index.stems, index.largest), strict=True))
+    seen = {stem: labels for stem, (labels, _) in found.items() if labels}
+    faults = [*index.faults, *(fault for _, faults in found.values() for fault in faults)]
     if len(seen) == len(index.images):  # what all labels together say is said of all or not at all
         faults += name_classes(seen, index, task, ignore_index)[1]
     return list(dict.fromkeys(faults))  # a file whose header is wrong is met twice
 
 
 def unreadable(index: Index) -> list[Fault]:
-    """What is wrong in the pixels of images whose header is right, one image in memory at a time."""
-    faults = []
-    for stem in index.shapes:
-        try:
-            read_image(index.images[stem])
-        except Faulty as error:
-            faults.append(error.fault)
-    return faults
+    """What is wrong in the pixels of images whose header is right, a few images in memory at a time."""
+    found = in_threads(lambda stem: _unreadable(stem, index), index.stems, index.largest)
+    return [fault for faults in found for fault in faults]
+
+
+def _unreadable(stem: str, index: Index) -> list[Fault]:
+    try:
+        if stem in index.shapes:
+            read_stored(index.images[stem])
+    except Faulty as error:
+        return [error.fault]
+    return []
 
 
 def name_classes(
@@ -273,7 +325,7 @@ def _default_names(seen: dict[str, set[int]], index: Index, ignore_index: int) -
     return [first, *(f"class {k}" for k in range(1, most + 1))], faults
 
 
-def add_unlabelled(data: Data, folder: Path) -> Data:
+def add_unlabelled(data: Data, folder: Path, watch: Watch = lambda *_: None) -> Data:
     """The data with every image of a folder as training images whose pixels are all ignored.
 
     Raises `UserError` for images that do not fit those of the data, and for one that is held back: training must not
@@ -286,32 +338,27 @@ def add_unlabelled(data: Data, folder: Path) -> Data:
     raise_first(faults)
     if not paths:
         raise UserError(f"--unlabelled {folder}: no image in it; expected {FORMATS}")
-    held_back = {s.image.tobytes(): s.stem for s in data.validation}
-    samples = []
-    for stem, path in paths.items():
-        image = read_image(path)
-        if (image.ndim - 1, image.shape[0]) != (data.dimensions, data.channels):
+    held_back = {s.digest: s.stem for s in data.validation}
+    store, ignored = Store(), np.array(data.ignore_index)
+    shapes = {stem: image_shape(path) for stem, path in paths.items()}
+    largest = max(math.prod(shape) for shape in shapes.values())
+
+    def read(stem: str) -> Sample:
+        path, shape = paths[stem], shapes[stem]
+        if (len(shape) - 1, shape[0]) != (data.dimensions, data.channels):
             raise UserError(
-                f"{path}: {image.ndim - 1}-D with {image.shape[0]} channels, but the images of {data.name} are "
+                f"{path}: {len(shape) - 1}-D with {shape[0]} channels, but the images of {data.name} are "
                 f"{data.dimensions}-D with {data.channels}; all must be alike"
             )
-        if image.tobytes() in held_back:
-            raise UserError(
-                f"{path}: is the image {held_back[image.tobytes()]!r}, which is held back to judge by; remove it"
-            )
-        samples.append(Sample(stem, image, np.full(image.shape[1:], data.ignore_index, np.int32)))
-    marked = [(f"unlabelled beside {data.fingerprint}", s) for s in samples]
-    return replace(data, unlabelled=samples, fingerprint=_fingerprint(marked))
+        sample = read_sample(stem, path, ignored, data.ignore_index, store)
+        same = held_back.get(sample.digest)
+        if same is not None:
+            raise UserError(f"{path}: is the image {same!r}, which is held back to judge by; remove it")
+        return replace(sample, stored_label=np.broadcast_to(ignored, shape[1:]))
 
-
-def _fingerprint(samples: list[tuple[str, Sample]]) -> str:
-    """Changes when any pixel, label, name or split changes."""
-    digest = hashlib.sha256()
-    for part, sample in samples:
-        digest.update(f"{sample.stem} {part} {sample.image.shape}".encode())
-        digest.update(sample.image.tobytes())
-        digest.update(sample.label.tobytes())
-    return digest.hexdigest()[:16]
+    samples = list(in_threads(read, list(paths), largest, watch))
+    rows = [(f"unlabelled beside {data.fingerprint}", s) for s in samples]
+    return replace(data, unlabelled=samples, fingerprint=fingerprint(rows), notices=data.notices + store.notices)
 
 
 def _size(shape: tuple[int, ...]) -> str:

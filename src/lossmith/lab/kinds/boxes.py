@@ -16,6 +16,7 @@ from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.labelled import unreadable
 from lossmith.lab.data.scenes import TILE, Scene, Scenes, cut, index_scenes, read_scenes
+from lossmith.lab.data.stored import Watch
 from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions, Trials
 from lossmith.lab.page import pictures
 from lossmith.lab.page.tiles import tile_examples
@@ -106,7 +107,11 @@ class BoxKind(Kind):
         index, _ = index_scenes(folder)
         return [*index.faults, *unreadable(index)]
 
-    def read(self, folder: Path, asked: Asked) -> Scenes:
+    def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Scenes:
+        if asked.folds or asked.group_by:
+            raise UserError(
+                f"--folds, --group-by: {asked.data} has boxes; drop them, and say in split.csv who is held back"
+            )
         if asked.task != "multiclass" or asked.ignore_index != -100 or asked.unlabelled or asked.unlabelled_batch:
             raise UserError(
                 f"--task, --ignore-index, --unlabelled[-batch]: {asked.data} has boxes, not labelled pixels; drop them"

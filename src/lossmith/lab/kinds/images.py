@@ -12,7 +12,9 @@ from torch import nn
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
-from lossmith.lab.data.labelled import Data, Sample, faults_of_labels, read_labels
+from lossmith.lab.data.labelled import Data, faults_of_labels, read_labels
+from lossmith.lab.data.samples import Sample
+from lossmith.lab.data.stored import Watch
 from lossmith.lab.kind import Judgement, Predictions
 from lossmith.lab.kinds.pixels import PixelKind
 from lossmith.lab.page.examples import class_row, confusion
@@ -35,11 +37,11 @@ class ImageKind(PixelKind):
         return (folder / "labels.csv").is_file() and not (folder / "masks").is_dir()
 
     def faults(self, folder: Path, asked: Asked) -> list[Fault]:
-        return faults_of_labels(folder, asked.task, asked.ignore_index)
+        return faults_of_labels(folder, asked.task, asked.ignore_index, asked.group_by)
 
-    def read(self, folder: Path, asked: Asked) -> Data:
+    def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Data:
         self.check(asked)
-        data = read_labels(folder, asked.data, asked.task, asked.ignore_index)
+        data = read_labels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch)
         if asked.unlabelled:
             raise UserError(
                 f"--unlabelled {asked.unlabelled}: {asked.data} has a label for each whole image, no masks; drop it"
@@ -56,7 +58,7 @@ class ImageKind(PixelKind):
         return Labelling("images", False, torch.tensor([0, 1]), lambda: data.counts(data.train).sum(0, keepdims=True))
 
     def network(self, data: Data, settings: RunSettings) -> nn.Module:
-        shape, strides = data.train[0].image.shape, [2] * len(settings.features)
+        shape, strides = data.train[0].shape, [2] * len(settings.features)
         channels = self.channels(data, settings)
         return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
 

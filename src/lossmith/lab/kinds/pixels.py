@@ -14,7 +14,9 @@ from torch import nn
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
-from lossmith.lab.data.labelled import Data, Sample, add_unlabelled, faults_of_pixels, read_pixels
+from lossmith.lab.data.labelled import Data, add_unlabelled, faults_of_pixels, read_pixels
+from lossmith.lab.data.samples import Sample
+from lossmith.lab.data.stored import Watch
 from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions
 from lossmith.lab.page.examples import class_row, median_example
 from lossmith.lab.run.crops import LabelledCrops
@@ -51,12 +53,12 @@ class PixelKind(Kind):
         return (folder / "masks").is_dir()
 
     def faults(self, folder: Path, asked: Asked) -> list[Fault]:
-        return faults_of_pixels(folder, asked.task, asked.ignore_index)
+        return faults_of_pixels(folder, asked.task, asked.ignore_index, asked.group_by)
 
-    def read(self, folder: Path, asked: Asked) -> Data:
+    def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Data:
         self.check(asked)
-        data = read_pixels(folder, asked.data, asked.task, asked.ignore_index)
-        return add_unlabelled(data, asked.unlabelled) if asked.unlabelled else data
+        data = read_pixels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch)
+        return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
     def check(self, asked: Asked) -> None:
         """Raises `UserError` for an option that means nothing here."""
@@ -70,6 +72,8 @@ class PixelKind(Kind):
 
     def settings(self, data: Data, asked: Asked) -> RunSettings:
         settings = super().settings(data, asked)
+        if asked.folds:
+            data.fold(0, asked.folds)  # says now if that are too many
         if not asked.unlabelled:
             return settings
         batch = asked.unlabelled_batch or settings.batch
@@ -143,7 +147,7 @@ class PixelKind(Kind):
         return [data.groups.get(s.stem, s.stem if data.dimensions == 3 else "") for s in samples]
 
     def trivial(self, data: Data) -> dict[str, float]:
-        labels = [s.label for s in data.validation]
+        labels = (s.label for s in data.validation)
         return trivial_dice(labels, self.cases(data, data.validation), len(data.classes), data.ignore_index)
 
     def facts(self, data: Data) -> dict[str, Any]:

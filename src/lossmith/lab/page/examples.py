@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lossmith.lab.data.labelled import Data, Sample
+from lossmith.lab.data.labelled import Data
+from lossmith.lab.data.samples import Sample
 from lossmith.lab.kind import Predictions, Trials
 from lossmith.lab.page import pictures
 from lossmith.lab.say.ranking import LossRanking, RankedLoss

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage  # type: ignore[import-untyped]
 
-from lossmith.lab.data.labelled import Sample
+from lossmith.lab.data.samples import Sample
 
 Array = np.ndarray[Any, Any]
 

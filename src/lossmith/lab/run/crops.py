@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lossmith.lab.data.labelled import Data, Sample
+from lossmith.lab.data.labelled import Data
+from lossmith.lab.data.samples import Sample
 from lossmith.lab.settings import RunSettings
 
 Array = np.ndarray[Any, Any]
@@ -25,10 +26,9 @@ class Crops:
     def __init__(
         self, samples: list[Sample], settings: RunSettings, seed: int | tuple[int, int], batch: int | None = None
     ) -> None:
-        self._samples = samples
-        if settings.crop:
-            self._samples = [_padded_sample(s, settings.crop, settings.ignore_index) for s in samples]
-        space = np.array([s.image.shape[1:] for s in self._samples])
+        self._samples, self._ignore_index = samples, settings.ignore_index
+        space = np.array([s.shape[1:] for s in samples])
+        space = np.maximum(space, settings.crop)  # smaller images are padded
         self._size = np.full_like(space[0], settings.crop) if settings.crop else space[0]
         shape = (settings.steps, batch or settings.batch)
         random = np.random.default_rng(seed)
@@ -43,21 +43,20 @@ class Crops:
         images, labels = [], []
         for which, *rest in self.plan[step]:
             corner, flips = np.split(np.array(rest), 2)
-            sample = self._samples[which]
-            window = tuple(slice(a, a + n) for a, n in zip(corner, self._size, strict=True))
+            image, label = self._crop(self._samples[which], corner)
             turn = tuple(slice(None, None, -1 if flip else 1) for flip in flips)
-            images.append(sample.image[:, *window][:, *turn])
-            labels.append(sample.label[window][turn] if sample.label.ndim else sample.label)
+            images.append(image[:, *turn])
+            labels.append(label[turn] if label.ndim else label)
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)).long()
 
-
-def _padded_sample(sample: Sample, size: int, ignore_index: int) -> Sample:
-    """The sample itself, or padded to the size: with the mean outside the image, and nothing to learn there."""
-    missing = [(0, max(0, size - n)) for n in sample.label.shape]
-    if not any(after for _, after in missing):
-        return sample
-    label = np.pad(sample.label, missing, constant_values=ignore_index)
-    return Sample(sample.stem, np.pad(sample.image, [(0, 0), *missing]), label)
+    def _crop(self, sample: Sample, corner: Array) -> tuple[Array, Array]:
+        """A part of a sample; beyond its edge the image is its mean, and there is nothing to learn."""
+        image, label = sample.window(tuple(slice(a, a + n) for a, n in zip(corner, self._size, strict=True)))
+        missing = [(0, n - seen) for n, seen in zip(self._size, image.shape[1:], strict=True)]
+        if any(after for _, after in missing):
+            image = np.pad(image, [(0, 0), *missing])
+            label = np.pad(label.astype(np.int64), missing, constant_values=self._ignore_index)
+        return image, label
 
 
 class LabelledCrops:

@@ -10,7 +10,7 @@ import torch
 from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
-from lossmith.lab.data.labelled import Sample
+from lossmith.lab.data.samples import Sample
 from lossmith.lab.settings import RunSettings
 
 Array = np.ndarray[Any, Any]

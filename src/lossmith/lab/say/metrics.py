@@ -34,7 +34,7 @@ Labelled images, for all classes; counted over all held-back images:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,7 +126,7 @@ def pooled_dice(counts: Array, cases: Sequence[str]) -> Array:
     return np.asarray((2 * hit / np.where(size, size, 1)).sum(0) / np.where(known, known, np.nan))
 
 
-def trivial_dice(labels: Sequence[Array], cases: Sequence[str], classes: int, ignore_index: int) -> dict[str, float]:
+def trivial_dice(labels: Iterable[Array], cases: Sequence[str], classes: int, ignore_index: int) -> dict[str, float]:
     """The pooled Dice of finding nothing anywhere, and of finding each class everywhere."""
     found = {"nothing": [], "everything": []}  # type: dict[str, list[Array]]
     for label in labels:
