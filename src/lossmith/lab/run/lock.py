@@ -17,10 +17,10 @@ from lossmith.lab import UserError
 def locked(out: Path) -> Iterator[None]:
     """Holds `out`/.lock. The system gives it back when the process ends, however that happens.
 
-    Raises `UserError`, which names the process, if another one holds it.
+    Who holds it may take it again. Raises `UserError`, which names the process, if another one holds it.
     """
     owner = out / ".lock-owner"  # beside it: on some systems a locked file cannot be read
-    lock = FileLock(out / ".lock", timeout=0)
+    lock = FileLock(out / ".lock", timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout as error:
@@ -29,9 +29,11 @@ def locked(out: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"--out {out}: cannot be locked ({error.strerror}); choose another folder") from error
     try:
+        outermost = lock.lock_counter == 1
         with suppress(OSError):  # a disk that is full is said where something is lost
             owner.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
         yield
     finally:
-        owner.unlink(missing_ok=True)
+        if outermost:
+            owner.unlink(missing_ok=True)
         lock.release()

@@ -119,6 +119,11 @@ def check_same(trials: list[dict[str, Any]], meanings: dict[str, str], settings:
     for trial in trials:
         for name, value in asked.items():
             before = trial["settings"].get(name)
+            if before != value and name == "fingerprint":
+                raise UserError(
+                    f"--out {out}: the data have changed since its trials were made (fingerprint = {before}, now "
+                    f"{value}); choose another --out"
+                )
             if before != value:
                 raise UserError(
                     f"--out {out}: holds trials with {name} = {before}, this run has {value}; choose another --out"
@@ -141,6 +146,11 @@ def set_aside(paths: list[Path], out: Path) -> Path:
         if path.exists():
             path.rename(aside / f"{path.stem}-{count}{path.suffix}")
     return aside
+
+
+def running(trial: dict[str, Any], out: Path) -> Path:
+    """Where the checkpoint of a trial lies while it runs; of the trial its settings, loss, meaning, seed and rate."""
+    return out / "running" / f"{_name(trial)}.pt"
 
 
 def save(trial: dict[str, Any], predictions: dict[str, np.ndarray[Any, Any]], out: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lossmith.lab import UserError
@@ -13,13 +13,13 @@ State = tuple[int, int]  # bytes, time of the last change in nanoseconds
 
 
 class Snapshot:
-    """What a folder holds now; `check` says later what has changed. Files that are new by then were never read.
+    """What some folders hold now; `check` says later what has changed. Files that are new by then were never read.
 
     The results in `out` do not count, should they lie in the data.
     """
 
-    def __init__(self, folder: Path, out: Path) -> None:
-        self._files = dict(_walk(folder, results_in(out.resolve())))
+    def __init__(self, folders: Iterable[Path], out: Path) -> None:
+        self._files = {path: state for folder in folders for path, state in _walk(folder, results_in(out.resolve()))}
 
     def check(self) -> None:
         """Raises `UserError` for the first file that is not as it was."""
