@@ -41,6 +41,7 @@ class Interrupting(Watcher):
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(comparison, "estimate_seconds", lambda *given: 1.0)
 
 
 def run(data: Data, settings: RunSettings, out: Path, after: int | None = None, loss: str = RAMP) -> Interrupting:

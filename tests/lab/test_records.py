@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import platform
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ PREDICTED = {"disc0": np.arange(6).reshape(2, 3)}
 
 
 def trial_of(loss: str) -> dict[str, Any]:
-    return {"settings": SETTINGS, "loss": loss, "meaning": f"Loss({loss})", "seed": 0, "score": 0.1 + 0.2}
+    return {"settings": SETTINGS, "loss": loss, "meaning": f"Loss({loss})", "seed": 0, "lr": 1e-2, "score": 0.1 + 0.2}
 
 
 def save(out: Path, loss: str = "ce", **more: Any) -> Path:
@@ -196,21 +198,17 @@ def test_a_disk_that_takes_no_more(number: int, tmp_path: Path, monkeypatch: pyt
 
 # ------------------------------------------------------------------------------------------------ the lock
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from lossmith.lab.run import records
-with records.opened(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+HOLD = "import sys, time, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True)"
+HOLD += "; time.sleep(60)"
 
 
 def test_a_second_process_is_refused_until_the_first_is_killed(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+    words = [sys.executable, "-c", HOLD, str(tmp_path / ".lock")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         try:
             assert holder.stdout.readline() == "held\n"
+            (tmp_path / ".lock-owner").write_text(f"process {holder.pid} on somewhere")
             with pytest.raises(UserError) as caught, records.opened(tmp_path):
                 pass
             assert f"process {holder.pid} on " in str(caught.value)
@@ -227,6 +225,11 @@ def test_the_lock_is_given_back(tmp_path: Path) -> None:
     assert reopened(tmp_path) == reopened(tmp_path) == []
 
 
-def test_the_lock_holds_within_a_process(tmp_path: Path) -> None:
-    with records.opened(tmp_path), pytest.raises(UserError, match=f"process {os.getpid()} "), records.opened(tmp_path):
-        pass
+def test_threads_of_a_process_are_refused_too(tmp_path: Path) -> None:
+    with records.opened(tmp_path), ThreadPoolExecutor(1) as pool:
+        with pytest.raises(UserError, match=f"process {os.getpid()} on {platform.node()} is writing"):
+            pool.submit(reopened, tmp_path).result()
+        assert reopened(tmp_path) == []  # who holds it may take it again, and holds it still
+        with pytest.raises(UserError, match=f"process {os.getpid()} "):
+            pool.submit(reopened, tmp_path).result()
+    assert not (tmp_path / ".lock-owner").exists()

@@ -32,7 +32,7 @@ def same_time(path: Path) -> None:
 @pytest.mark.parametrize("name", ["images/a.png", "images/deep/b.png", "split.csv"])
 @pytest.mark.parametrize(("change", "what"), [(touched, "changed"), (same_time, "changed"), (Path.unlink, "is gone")])
 def test_a_change_is_seen(name: str, change: object, what: str, files: Path, tmp_path: Path) -> None:
-    before = Snapshot(files, tmp_path / "out")
+    before = Snapshot([files], tmp_path / "out")
     before.check()
     assert callable(change)
     change(files / name)
@@ -51,7 +51,7 @@ def test_what_does_not_count(out: str, files: Path, tmp_path: Path) -> None:
     (tmp_path / out / "running" / "a.pt").touch()
     (files / "images" / "dangling").symlink_to("nowhere")
     (files / "images" / "round").symlink_to(files / "images")
-    before = Snapshot(files, tmp_path / out)
+    before = Snapshot([files], tmp_path / out)
     (files / "images" / "new.png").touch()
     (files / ".hidden").write_text("changed")
     (tmp_path / out / "running" / "a.pt").unlink()
