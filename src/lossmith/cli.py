@@ -14,6 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         from lossmith.lab import UserError
         from lossmith.lab.commands import app
+        from lossmith.lab.commands.terminal import printable
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("typer", "rich"):
             raise
@@ -21,14 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return int(app(arguments, prog_name="lossmith", standalone_mode=False) or 0)
     except UserError as error:
-        return _fail(str(error))
+        return _fail(printable(str(error)))
     except (KeyboardInterrupt, Abort):
         _fail("stopped")
         return _INTERRUPTED
     except Exception as error:
         if not hasattr(error, "format_message"):  # what typer raises for a wrong option or a missing argument has it
             raise
-        message = " ".join(error.format_message().split())
+        message = printable(" ".join(error.format_message().split()))
         if not message:  # a bare `lossmith`: the help is printed already
             return 2
         return _fail(f"{message}; lossmith --help lists what there is")

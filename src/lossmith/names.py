@@ -48,7 +48,7 @@ def parse(text: str, **shared: Any) -> Loss:
 
     Names or class names, calls with keyword settings (numbers, strings, lists, none, true, false), numbers, `+`, `-`,
     `*`, parentheses, and `ramp(start=..., step=..., stop=...)` as a weight; ramps of one `name='a'` are one ramp. The
-    repr of a loss reads back.
+    repr of a loss reads back. Nothing is evaluated. A text has at most 100,000 characters, 1,000 losses, 64 levels.
 
     Args:
         text: for example "dice + 0.5*focal(gamma=2)".
@@ -85,6 +85,9 @@ def _known(word: str) -> type[Loss] | None:
 
 _CONSTANTS = {"none": None, "true": True, "false": False}
 _DEEPEST = 64
+_LONGEST = 100_000  # characters: a matrix of 150 classes fits
+_MOST_LOSSES = 1_000
+_MOST_DIGITS = 300  # of an integer: as many as a float has
 _TWO_SCHEDULES = "a schedule times a schedule is not supported"
 _ALGEBRA = "losses are added to losses and multiplied by numbers"
 
@@ -109,8 +112,10 @@ class _Parser:
     def __init__(self, text: str, shared: dict[str, Any]) -> None:
         self.text, self.shared = text, shared
         self.tokens: list[tuple[str, str, int]] = []
-        self.at = self.depth = 0
+        self.at = self.depth = self.losses = 0
         self.ramps: dict[str, Schedule] = {}
+        if len(text) > _LONGEST:
+            raise ValueError(f"a text of {len(text):,} characters is too long: at most {_LONGEST:,}")
         end = len(text.rstrip())
         position = 0
         while position < end:
@@ -119,6 +124,8 @@ class _Parser:
                 start = position + len(text[position:]) - len(text[position:].lstrip())
                 self._fail(start, f"unexpected {text[start]!r}")
             kind = str(match.lastgroup)
+            if kind == "string" and not match[kind].isprintable():
+                self._fail(match.start(kind), f"a 'string' has printable characters only, got {match[kind]!r}")
             self.tokens.append((kind, match[kind], match.start(kind)))
             position = match.end()
         self.tokens.append(("end", "", end))
@@ -222,6 +229,9 @@ class _Parser:
         cls = _known(word)
         if cls is None:
             self._fail(position, f"no loss is called {word!r}; {nearest(word, {*CATALOGUE, *ALIASES})}")
+        self.losses += 1
+        if self.losses > _MOST_LOSSES:
+            self._fail(position, f"too many losses: at most {_MOST_LOSSES:,}")
         extra = {k: v for k, v in self.shared.items() if k in cls.keywords}
         try:
             return cls(**{**extra, **settings})
@@ -247,7 +257,10 @@ class _Parser:
     def _constant(self) -> Any:
         kind, word, position = self._next()
         if kind == "number":
-            return float(word) if re.search(r"[.eE]", word) else int(word)
+            whole = not re.search(r"[.eE]", word)
+            if whole and len(word) > _MOST_DIGITS:
+                self._fail(position, f"an integer of {len(word):,} digits is too large: at most {_MOST_DIGITS}")
+            return int(word) if whole else float(word)
         if word == "-" and self._kind() == "number":
             return -self._constant()
         if kind == "string":
@@ -304,5 +317,5 @@ class _Parser:
 
     def _pointer(self, position: int) -> str:
         start = self.text.rfind("\n", 0, position) + 1
-        line = self.text[start:].partition("\n")[0]
+        line = "".join(c if c.isprintable() else " " for c in self.text[start:].partition("\n")[0])
         return f"  {line}\n  {' ' * (position - start)}^"

@@ -42,6 +42,8 @@ def fetches(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> lis
         with zipfile.ZipFile(scratch / "discs.whl", "w") as wheel:
             for path in files:
                 wheel.write(path, path.relative_to(source))
+            for outside in ("../outside", "../" * 9 + f"{tmp_path}/outside", f"{tmp_path}/outside"):
+                wheel.writestr(outside, "escaped")
         return scratch / "discs.whl"
 
     def make(read: Read, folder: Path) -> None:
@@ -65,6 +67,13 @@ def test_fetched_once(fetches: list[str], cache: Path, said: list[str]) -> None:
     assert fetches == ["discs==1"]
     assert sorted(p.name for p in cache.iterdir()) == ["discs", "more discs"]
     assert read_pixels(folder, "discs", "multiclass", -100).classes == ["background", "class 1"]
+
+
+def test_a_wheel_writes_nothing_by_itself(fetches: list[str], cache: Path, said: list[str], tmp_path: Path) -> None:
+    """Its members are read by name, never extracted: names that lead out of a folder lead nowhere."""
+    folder = builtin.find_folder("discs", said.append)
+    assert not list(tmp_path.rglob("outside"))
+    assert {p.name for p in folder.iterdir()} == {"images", "masks", "split.csv", "checksums.json"}
 
 
 @pytest.mark.parametrize("harm", ["changed", "missing", "no checksums"])

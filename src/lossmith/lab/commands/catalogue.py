@@ -8,12 +8,11 @@ from json import dumps
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import lossmith as ls
 from lossmith.lab import UserError
-from lossmith.lab.commands.terminal import Json, app
+from lossmith.lab.commands.terminal import Json, PlainConsole, app
 from lossmith.names import SHARED
 
 
@@ -28,7 +27,7 @@ def list_losses(json: Json = False) -> None:
     table.columns[0].no_wrap = True
     for row in rows:
         table.add_row(row.name, row.family, _range(row), _fields(row), row.summary)
-    Console(highlight=False, markup=False).print(table)
+    PlainConsole().print(table)
 
 
 @app.command()
@@ -42,7 +41,7 @@ def show(
     if json:
         typer.echo(dumps({**_row_as_json(row), "documentation": text}, indent=1, ensure_ascii=False, default=repr))
         return
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     console.print(f"{row.name} ({row.cls.__name__}, {row.family} family)", style="bold")
     console.print(f"\n{text}\n", soft_wrap=True)
     console.print(f"range     {_range(row)}")

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, counted, notes, progress
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes, progress
 from lossmith.lab.settings import USUAL_RATE, Asked
 
 
@@ -83,7 +82,8 @@ def compare(
     from lossmith.lab.kinds import kind_of
     from lossmith.lab.page.report import write_report
     from lossmith.lab.run.comparison import Comparison
-    from lossmith.lab.run.records import as_json
+    from lossmith.lab.run.records import as_json, opened
+    from lossmith.lab.run.snapshot import Snapshot
     from lossmith.lab.run.trial import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
@@ -118,19 +118,21 @@ def compare(
         folds=folds,
     )
     kind = kind_of(folder)
+    snapshot = Snapshot([folder, unlabelled] if unlabelled else [folder], out)
     with counted(say, quiet=json, what="reading images") as watch_reading:
         read = kind.read(folder, asked, watch_reading)
     for notice in getattr(read, "notices", ()):
         say.print(notice)
     settings = kind.settings(read, asked)
-    comparison = Comparison(kind, read, settings)
+    comparison = Comparison(kind, read, settings, snapshot)
     if read.source and not json:
         say.print(f"{data}: {read.source}", style="dim")
 
-    with progress(say, quiet=json) as shown:
-        bars = Bars(shown, say, settings.steps, quiet=json)
-        trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars)
-    results = write_report(comparison, trials, losses, out, seeds, budget)
+    with opened(out, say.print):
+        with progress(say, quiet=json) as shown:
+            bars = Bars(shown, say, settings.steps, quiet=json)
+            trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars)
+        results = write_report(comparison, trials, losses, out, seeds, budget)
     if json:
         typer.echo(as_json(results))
     else:
@@ -160,7 +162,7 @@ def _seconds(text: str) -> float:
 
 
 def _print_ranking(results: dict[str, Any]) -> None:
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     console.print(results["headline"])
     table = Table(box=None, header_style="bold")
     table.add_column("loss", no_wrap=True)  # cut short, losses that differ in a setting would look the same

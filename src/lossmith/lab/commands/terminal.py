@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 app = typer.Typer(
     help="Losses for segmentation, detection and imbalanced data, and an honest way to choose one.",
@@ -24,9 +26,24 @@ INTERRUPTED = 130
 _BETWEEN_LINES = 10.0  # seconds
 
 
+def printable(text: str, keep: str = "") -> str:
+    """A text with its control characters as escapes: a terminal would obey those in a name of a class or a file."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") and c not in keep else c for c in text)
+
+
+class PlainConsole(Console):
+    """Prints what it is given as it is, in tables too: no markup, no emoji codes, no control characters."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(highlight=False, markup=False, emoji=False, **given)
+
+    def render_str(self, text: str, **given: Any) -> Text:
+        return super().render_str(printable(text, keep="\n"), **given)
+
+
 def notes() -> Console:
     """Where everything goes that is not the answer."""
-    return Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    return PlainConsole(stderr=True, soft_wrap=True)
 
 
 def progress(console: Console, quiet: bool, unit: str = "step") -> Progress:

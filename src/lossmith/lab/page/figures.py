@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +33,7 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
     rows = [row for row in result.rows if row.seeds][::-1]
     if not rows:
         return ""
-    names = [row.loss for row in rows]
+    names = [plain(row.loss) for row in rows]
     figure = make_subplots(
         cols=2,
         shared_yaxes=True,
@@ -47,7 +48,7 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
         for seed in row.seeds:
             figure.add_scatter(
                 x=[mine[seed]],
-                y=[row.loss],
+                y=[plain(row.loss)],
                 mode="markers",
                 marker={"color": colour[row.loss], "size": 11, "opacity": 0.75, "symbol": _symbol(seed)},
                 hovertemplate=f"seed {seed}: %{{x:.4f}}<extra></extra>",
@@ -56,7 +57,7 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
             )
         figure.add_scatter(
             x=[row.mean[score]],
-            y=[row.loss],
+            y=[plain(row.loss)],
             mode="markers",
             marker={"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": colour[row.loss]}},
             hovertemplate="mean %{x:.4f}<extra></extra>",
@@ -79,7 +80,7 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
             }
         figure.add_scatter(
             x=[difference.mean],
-            y=[row.loss],
+            y=[plain(row.loss)],
             mode="markers",
             marker={"color": colour[row.loss], "size": 10},
             error_x=ends,
@@ -90,7 +91,7 @@ def ranking(result: LossRanking, trials: list[dict[str, Any]], colour: Colours) 
     if result.reference:
         figure.add_scatter(
             x=[0],
-            y=[result.reference.loss],
+            y=[plain(result.reference.loss)],
             mode="markers+text",
             text=["the best"],
             textposition="middle right",
@@ -120,9 +121,9 @@ def validation(trials: list[dict[str, Any]], title: str, colour: Colours) -> str
                 line={"color": colour[loss], "width": 1},
                 marker={"symbol": _symbol(trial["seed"]), "size": 6},
                 opacity=0.45,
-                legendgroup=loss,
+                legendgroup=plain(loss),
                 showlegend=False,
-                hovertemplate=f"{loss}, seed {trial['seed']}: %{{y:.3f}}<extra></extra>",
+                hovertemplate=f"{plain(loss)}, seed {trial['seed']}: %{{y:.3f}}<extra></extra>",
             )
         steps = sorted({s for t in mine for s in t["validation"]["step"]})
         at = [[d for t in mine for s, d in zip(*_course(t), strict=True) if s == step] for step in steps]
@@ -131,10 +132,10 @@ def validation(trials: list[dict[str, Any]], title: str, colour: Colours) -> str
                 x=steps,
                 y=[sum(d) / len(d) for d in at],
                 mode="lines",
-                name=loss,
-                legendgroup=loss,
+                name=plain(loss),
+                legendgroup=plain(loss),
                 line={"color": colour[loss], "width": 3, "dash": _DASHES[n % len(_DASHES)]},
-                hovertemplate=f"{loss}, mean: %{{y:.3f}}<extra></extra>",
+                hovertemplate=f"{plain(loss)}, mean: %{{y:.3f}}<extra></extra>",
             )
     if not figure.data:
         return ""
@@ -153,7 +154,7 @@ def training(trials: list[dict[str, Any]], colour: Colours) -> str:
     figure = make_subplots(
         rows=rows,
         cols=columns,
-        subplot_titles=[_short(x) for x in losses],
+        subplot_titles=[plain(_short(x)) for x in losses],
         horizontal_spacing=0.06,
         vertical_spacing=0.3 / rows,
     )
@@ -187,7 +188,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
         return ""
     figure = go.Figure()
     figure.add_bar(
-        y=names,
+        y=[plain(n) for n in names],
         x=inside,
         orientation="h",
         name="loss, forward and backward",
@@ -195,7 +196,7 @@ def cost(trials: list[dict[str, Any]], colour: Colours) -> str:
         hovertemplate="%{x:.2f} ms in the loss<extra></extra>",
     )
     figure.add_bar(
-        y=names,
+        y=[plain(n) for n in names],
         x=[t - i for t, i in zip(total, inside, strict=True)],
         orientation="h",
         name="network and optimizer",
@@ -252,7 +253,7 @@ def lines(canvas: Canvas, drawn: dict[str, LineCurve], colour: Colours) -> str:
 
 def sections(drawn: dict[str, Drawn]) -> str:
     """A heading, what is drawn, and a figure for each kind of losses."""
-    html = ""
+    page = ""
     for name in dict.fromkeys(each.canvas.name for each in drawn.values()):
         some = {
             f"{loss} ({each.note})" if each.note else loss: each
@@ -263,8 +264,8 @@ def sections(drawn: dict[str, Drawn]) -> str:
         on_picture = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, PictureCurve)}
         moved = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, LineCurve)}
         figure = lines(canvas, moved, colour) if moved else curves(on_picture, colour)
-        html += f"<section><h2>{canvas.heading}</h2><p>{canvas.caption}</p>{figure}</section>"
-    return html
+        page += f"<section><h2>{canvas.heading}</h2><p>{canvas.caption}</p>{figure}</section>"
+    return page
 
 
 def _add_line(
@@ -274,14 +275,19 @@ def _add_line(
         x=x,
         y=y,
         mode="lines",
-        name=loss,
-        legendgroup=loss,
+        name=plain(loss),
+        legendgroup=plain(loss),
         showlegend=column == 1,
         line={"color": colour[loss], "width": 2.4, "dash": _DASHES[n % len(_DASHES)]},
-        hovertemplate=f"{loss}: %{{y:.4g}}<extra></extra>",
+        hovertemplate=f"{plain(loss)}: %{{y:.4g}}<extra></extra>",
         row=1,
         col=column,
     )
+
+
+def plain(text: str) -> str:
+    """A text that plotly shows as it is: it would read tags, entities and %{...} in the names of losses and classes."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;")
 
 
 def html_of(figure: go.Figure, height: int, legend: bool = True) -> str:

@@ -16,6 +16,7 @@ from lossmith.lab.kind import Kind, ParsedLoss
 from lossmith.lab.run import records
 from lossmith.lab.run.machine import machine
 from lossmith.lab.run.race import Race, affordable_rates
+from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.trial import estimate_seconds, run_trial
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import RATES, Planned, RunSettings
@@ -24,10 +25,13 @@ Trials = list[dict[str, Any]]
 
 
 class Comparison:
-    """Data, what it is, the settings that all trials share; and the losses, each parsed once."""
+    """Data, what it is, the settings that all trials share; and the losses, each parsed once.
 
-    def __init__(self, kind: Kind, data: Any, settings: RunSettings) -> None:
-        self.kind, self.data, self.settings = kind, data, settings
+    With a snapshot no trial is kept that ends after the data have changed.
+    """
+
+    def __init__(self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None) -> None:
+        self.kind, self.data, self.settings, self.snapshot = kind, data, settings, snapshot
         self._parsed: dict[str, ParsedLoss] = {}
 
     def loss(self, text: str) -> ParsedLoss:
@@ -67,14 +71,27 @@ class Comparison:
             choose_rates: whether each loss first chooses its learning rate.
             watcher: is told what happens.
 
-        Raises `UserError` if `out` cannot be written to, or holds trials with other settings.
+        Raises `UserError` if `out` cannot be written to, is written to by another process, or holds trials with other
+        settings; and if the data change under way.
         """
         watcher = watcher or Watcher()
         meanings = {text: repr(self.loss(text).loss) for text in losses}
         for text in losses:
             for line in self.kind.remarks(self.loss(text), self.data):
                 watcher.said(f'--loss "{text}": {line}')
-        records.make_folders(out)
+        with records.opened(out, watcher.said):
+            return self._run(losses, meanings, out, seeds, budget, choose_rates, watcher)
+
+    def _run(
+        self,
+        losses: list[str],
+        meanings: dict[str, str],
+        out: Path,
+        seeds: int | None,
+        budget: float | None,
+        choose_rates: bool,
+        watcher: Watcher,
+    ) -> tuple[Trials, bool]:
         trials = records.read_trials(out)
         cores = torch.get_num_threads()
         at_once = cores if self.settings.device == "cpu" else 1
@@ -96,11 +113,17 @@ class Comparison:
         def train(trial: Planned) -> None:
             torch.set_num_threads(1 if self.settings.device == "cpu" else cores)
             loss = copy.deepcopy(self.loss(trial.loss).loss)  # each trial starts its schedules anew
-            record, predictions = run_trial(self.kind, loss, trial, self.data, self.settings, _Stopping(watcher, stop))
-            settings, counted = self.settings.as_json(), self.loss(trial.loss).counted
-            named = {"loss": trial.loss, "meaning": meanings[trial.loss], "counted": counted, "settings": settings}
-            record = {**named, **record, "machine": machine(self.settings.device, at_once)}
+            named = {**trial._asdict(), "meaning": meanings[trial.loss], "settings": self.settings.as_json()}
+            resume = records.running(named, out)
+            record, predictions = run_trial(
+                self.kind, loss, trial, self.data, self.settings, _Stopping(watcher, stop), resume
+            )
+            counted = {"counted": self.loss(trial.loss).counted}
+            record = {**named, **counted, **record, "machine": machine(self.settings.device, at_once)}
+            if self.snapshot:
+                self.snapshot.check()
             records.save(record, predictions, out)
+            resume.unlink(missing_ok=True)
             watcher.finished(trial, record)
 
         def over(count: int) -> bool:
@@ -143,6 +166,7 @@ class _Stopping(Watcher):
 
     def __init__(self, watcher: Watcher, stop: threading.Event) -> None:
         self._stop = stop
+        self.said = watcher.said  # type: ignore[method-assign]
         self.scored = watcher.scored  # type: ignore[method-assign]
         self._step = watcher.step
 

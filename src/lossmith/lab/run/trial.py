@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lossmith.lab.kind import Kind
+from lossmith.lab.run.checkpoint import Checkpoint
 from lossmith.lab.run.crops import checksum
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Planned, RunSettings
@@ -36,12 +38,19 @@ _RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
 
 
 def run_trial(
-    kind: Kind, loss: nn.Module, trial: Planned, data: Any, settings: RunSettings, watcher: Watcher
+    kind: Kind,
+    loss: nn.Module,
+    trial: Planned,
+    data: Any,
+    settings: RunSettings,
+    watcher: Watcher,
+    resume: Path | None = None,
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Train with one loss from one seed; several may run at once, in threads.
 
     Returns the record of the trial (plain JSON values) and what was predicted for the held-back images.
     A loss or gradient that is not finite ends the training there: `record["diverged"]` says at which step.
+    A long trial leaves a checkpoint at `resume` now and then, and goes on from one that lies there.
     """
     started = time.perf_counter()
     device = torch.device(settings.device)
@@ -65,8 +74,17 @@ def run_trial(
     course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in kind.watched(data)]}
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
+    done = 0
+    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "decay": decay, "loss": loss}
+    same = {"weights": weights, "crops": crops.checksum}
+    checkpoint = Checkpoint(resume, parts, same, device, watcher.said)
+    with _RANDOM_STATE:
+        history = checkpoint.load()
+    if history:
+        done, losses, step_times, loss_times, course, start_norm, seconds = history
+        started -= seconds
 
-    for step in range(1, settings.steps + 1):
+    for step in range(done + 1, settings.steps + 1):
         image, label = fabric.to_device(crops.batch(step - 1))
         begin = _clock(device)
         logits = model(image)
@@ -98,6 +116,9 @@ def run_trial(
             course["step"].append(step)
             course["score"].append(kind.quick_score(averaged.module, loss, data, settings))
             watcher.scored(trial, step, course["score"][-1])
+        if checkpoint.is_due():
+            seconds = time.perf_counter() - started
+            checkpoint.save([step, losses, step_times, loss_times, course, start_norm, seconds])
         watcher.step(trial, step, number)
 
     evaluation, predictions = (None, {}) if diverged else kind.judge(averaged.module, loss, data, settings)
