@@ -6,11 +6,12 @@
     data/         a folder: its index and its faults, labelled images (labelled.py, samples.py), images with boxes
                   (scenes.py), single files (files.py), the built-in sets by name (builtin.py, sets.py); where pixels
                   are kept (stored.py); what belongs together (groups.py) and who is held back (tables.py, folds.py)
+    audit/        what is in a folder, measured image by image, and what is wrong with it
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
                   (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
-                  paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); and the
-                  losses themselves, as curves of their value and gradient (curves.py)
+                  paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); the losses
+                  themselves, as curves of their value and gradient (curves.py); what to try, as rules (advice.py)
     page/         one self-contained HTML file: its templates, figures, pictures
     experiments/  the DIoU paper's simulation of box losses
 
@@ -24,6 +25,7 @@ found by being there. Its methods, each with its reason, are in kind.py; those w
     network, crops   what trains, and what it is shown in each step of a seed
     judge            the metrics of the held-back images
 
+`lossmith audit` lists the faults of any kind; what it measures of one is chosen in audit/survey.py.
 Its page is page/compare.html, of which `template` may replace blocks. Beside it goes a test: tests/lab/test_kinds.py
 has the shortest kind there is.
 

@@ -8,12 +8,15 @@ import jinja2
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 
-def render(template: str, **context: Any) -> str:
-    """A page; the template is a text in Jinja that extends one of the files, for example compare.html."""
+def render(template: str, plots: bool = True, **context: Any) -> str:
+    """A page; the template is a text in Jinja that extends one of the files, for example compare.html.
+
+    One without plots is small.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("lossmith.lab.page", ""),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    return environment.from_string(template).render(plotly_js=get_plotlyjs(), **context)
+    return environment.from_string(template).render(plotly_js=get_plotlyjs() if plots else "", **context)

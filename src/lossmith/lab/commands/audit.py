@@ -1,0 +1,148 @@
+"""`lossmith audit`: what is in a data folder, what is wrong with it, and what to try."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from lossmith.lab import UserError
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
+from lossmith.lab.settings import Asked
+
+_EVERY = 10.0  # seconds between lines where nobody watches a bar
+_FEW_PIXELS = 50_000_000  # less is measured sooner than processes have started
+_FAULTS_SHOWN = 10
+
+
+@app.command()
+def audit(
+    data: Annotated[str, typer.Argument(help="A folder as for compare, or a built-in set.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for audit.html and fingerprint.json: NAME-audit; with --json none.")
+    ] = None,
+    task: Annotated[
+        Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
+    ] = "multiclass",
+    ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
+    sample: Annotated[
+        int | None, typer.Option(min=2, help="Measure this many images, by a seeded choice, not all.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Measure all images, also beyond 6 billion pixels, where a sample is usual.")
+    ] = False,
+    processes: Annotated[int | None, typer.Option(min=1, help="That read images: as many as cores, 1 for few.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="A regular expression whose first group in a file's stem names its patient.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Say what is in a data folder, everything that is wrong with it, and which losses deserve a trial.
+
+    Classes and their shares, objects, boundaries, grey, differences between the images to train on and those held back,
+    duplicates, and every fault at once, with its fix. One image is in memory at a time. Suggestions come with the
+    number that they rest on, a source, and the command that tests them.
+    """
+    from lossmith.lab.audit import cost, page, stream
+    from lossmith.lab.audit.fingerprint import fingerprint
+    from lossmith.lab.audit.survey import survey
+    from lossmith.lab.audit.tally import PixelTally, SceneTally
+    from lossmith.lab.data import builtin
+    from lossmith.lab.kinds import kind_of
+    from lossmith.lab.say.advice import suggest
+
+    if sample and everything:
+        raise UserError("--sample and --all: give one of them")
+    say = notes()
+    folder = builtin.find_folder(data, say.print)
+    kind = kind_of(folder)
+    found = survey(kind, folder, Asked(data=data, task=task, ignore_index=ignore_index), sample, everything)
+    if processes is None:
+        few = sum(found.pixels(job.stem) for job in found.jobs) < _FEW_PIXELS
+        processes = 1 if few else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    tally = SceneTally() if kind.name == "detection" else PixelTally()
+    try:
+        for one in _shown(stream.measured(found.jobs, found.measure, processes or 1), len(found.jobs), say, json):
+            tally.add(one)
+    except KeyboardInterrupt:
+        say.print("lossmith: stopped; nothing was written")
+        raise typer.Exit(INTERRUPTED) from None
+    facts = fingerprint(found, tally, group_by)
+    facts["cost"] = cost.estimate(found, facts)
+    facts["suggestions"] = suggest(facts, _options(task, ignore_index))
+    if out is None and not json:
+        out = Path(f"{Path(data).name or 'data'}-audit")
+    if out is not None:
+        _write(out, facts, page.page(facts))
+    if json:
+        typer.echo(dumps(facts, indent=1, ensure_ascii=False))
+        return
+    _print(facts)
+    typer.echo(f"report: {out}/audit.html")
+
+
+def _options(task: str, ignore_index: int) -> tuple[str, ...]:
+    """What a comparison must be told too."""
+    options = ["--task", task] if task != "multiclass" else []
+    return (*options, *(["--ignore-index", str(ignore_index)] if ignore_index != -100 else []))
+
+
+def _shown(images: Iterable[Any], number: int, say: Console, quiet: bool) -> Iterator[Any]:
+    """The same images, with a bar where somebody looks, else with a line now and then."""
+    started = last = time.monotonic()
+    with progress(say, quiet=quiet, unit="image") as shown:
+        bar = shown.add_task("measuring", total=number)
+        for done, image in enumerate(images, start=1):
+            yield image
+            shown.advance(bar)
+            now = time.monotonic()
+            if not (quiet or say.is_terminal) and now - last >= _EVERY:
+                last = now
+                left = (now - started) / done * (number - done)
+                say.print(f"{done:,} of {number:,} images measured, about {left:.0f} s left")
+
+
+def _write(out: Path, facts: dict[str, Any], html: str) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "fingerprint.json").write_text(dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        (out / "audit.html").write_text(html, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
+
+
+def _print(facts: dict[str, Any]) -> None:
+    """The same three answers as the first screen of the page, and a few more lines."""
+    from lossmith.lab.audit import page
+
+    console = Console(highlight=False, markup=False)
+    console.print(page.headline(facts), style="bold", soft_wrap=True)
+    console.print(f"({page.extent(facts)})\n")
+    rows = page.class_lines(facts)
+    if len(rows) > 1:
+        table = Table(box=None, header_style="bold")
+        for i, column in enumerate(rows[0]):
+            table.add_column(column, justify="right" if i else "left")
+        for row in rows[1:]:
+            table.add_row(*row)
+        console.print(table)
+    for note in page.notes(facts):
+        console.print(f"* {note}", soft_wrap=True)
+    for fault in facts["faults"][:_FAULTS_SHOWN]:
+        console.print(f"{'fault' if fault['fatal'] else 'note'}: {fault['text']}", soft_wrap=True)
+    if len(facts["faults"]) > _FAULTS_SHOWN:
+        console.print(f"… and {len(facts['faults']) - _FAULTS_SHOWN} more: see the report")
+    console.print()
+    for number, each in enumerate(facts["suggestions"], start=1):
+        console.print(f"{number}. {each['measured']} (the rule: {each['threshold']}). {each['reason']}", soft_wrap=True)
+        console.print(f"   {each['command']}", soft_wrap=True, style="bold" if number == 1 else None)
+        console.print(f"   costs {each['cost']}; {each['source']}", soft_wrap=True, style="dim")
+    if page.need(facts):
+        console.print(page.need(facts), soft_wrap=True)
