@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lossmith.lab.audit.survey import Survey
-from lossmith.lab.data.labelled import Sample
+from lossmith.lab.data.samples import Sample
 from lossmith.lab.kind import Kind
 from lossmith.lab.settings import Asked
 

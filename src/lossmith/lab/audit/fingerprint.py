@@ -10,8 +10,8 @@ from lossmith.lab.audit import sides
 from lossmith.lab.audit.pixels import lower_edge
 from lossmith.lab.audit.survey import Survey
 from lossmith.lab.audit.tally import SMALL, ClassTally, PixelTally, SceneTally, Tally
+from lossmith.lab.data.classes import name_classes
 from lossmith.lab.data.faults import Fault
-from lossmith.lab.data.labelled import name_classes
 
 Array = np.ndarray[Any, Any]
 
