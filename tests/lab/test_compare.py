@@ -13,7 +13,8 @@ from lossmith.lab import UserError
 from lossmith.lab.data.labelled import Data, read_pixels
 from lossmith.lab.kind import ParsedLoss
 from lossmith.lab.kinds.pixels import KIND as PIXELS
-from lossmith.lab.run import comparison, records
+from lossmith.lab.page import report
+from lossmith.lab.run import comparison, race, records
 from lossmith.lab.run.crops import Crops
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.say.decision import Decision
@@ -280,3 +281,45 @@ def test_checksum_of_crops_follows_the_seed(data: Data, settings: RunSettings) -
     sums = [Crops(data.train, settings, seed).checksum for seed in (0, 0, 1)]
     assert sums[0] == sums[1] != sums[2]
     assert np.array_equal(Crops(data.train, settings, 0).plan, Crops(data.train, settings, 0).plan)
+
+
+def test_each_image_is_held_back_once_in_folds(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    folded = replace(settings, folds=3)
+    whole = comparison.Comparison(PIXELS, data, folded)
+    trials, _ = whole.run(["ce"], tmp_path, 3)
+    judged = [stem for trial in trials for stem in trial["images"]]
+    assert sorted(judged) == sorted(s.stem for s in data.train + data.validation)
+    results = report.write_report(whole, trials, ["ce"], tmp_path, 3)
+    assert "--folds 3" in results["command"]
+
+
+def test_rates_are_chosen_on_a_seed_of_their_own(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    whole = comparison.Comparison(PIXELS, data, replace(settings, steps=20))
+    trials, _ = whole.run(["ce", "dice"], tmp_path, 1, choose_rates=True)
+    chose = [t for t in trials if t["seed"] == race.RATES_SEED]
+    assert sorted((t["loss"], round(t["lr"], 5)) for t in chose) == [
+        (loss, round(1e-2 * rate, 5)) for loss in ("ce", "dice") for rate in (1 / 3, 1, 3)
+    ]
+    rates = whole.race(["ce", "dice"], 1).rates(trials)
+    for trial in (t for t in trials if t["seed"] == 0):
+        assert trial["lr"] == rates[trial["loss"]]
+        best = max(t["metrics"]["dice"] for t in chose if t["loss"] == trial["loss"])
+        assert best == next(t["metrics"]["dice"] for t in chose if (t["loss"], t["lr"]) == (trial["loss"], trial["lr"]))
+    results = report.write_report(whole, trials, ["ce", "dice"], tmp_path, 1)
+    assert results["rates"]["ce"]["used"] == rates["ce"]
+    assert len(results["rates"]["ce"]["tried"]) == 3
+    assert "--lr auto" in results["command"]
+
+
+def test_a_race_stops_when_it_is_decided(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    quick = replace(settings, steps=40, batch=4)
+    whole = comparison.Comparison(PIXELS, data, quick)
+    trials, _ = whole.run(["dice", "-1*dice"], tmp_path, budget=1000.0)
+    assert {t["seed"] for t in trials} == {0, 1}
+    assert whole.race(["dice", "-1*dice"], None).decision(trials).settled
+
+
+def test_a_budget_that_is_spent_ends_the_race(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    trials, stopped = comparison.Comparison(PIXELS, data, settings).run(["ce", "dice"], tmp_path, budget=1e-9)
+    assert len(trials) <= 1
+    assert not stopped

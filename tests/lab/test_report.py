@@ -134,7 +134,7 @@ def test_ignored_pixels(folder: Path, settings: RunSettings, tmp_path: Path) -> 
 
 def test_median_image() -> None:
     stems = ["a", "b", "c"]
-    data: Any = type("Data", (), {"validation": [type("Sample", (), {"stem": s}) for s in stems]})
+    data: Any = type("Data", (), {"train": [], "validation": [type("Sample", (), {"stem": s}) for s in stems]})
     trials = [
         {"images": {"a": {"dice_per_image": [0.9]}, "b": {"dice_per_image": [0.1]}, "c": {"dice_per_image": [0.5]}}}
     ]

@@ -82,6 +82,8 @@ class Kind:
             batch=asked.batch or batch,
             lr=asked.lr or USUAL_RATE,
             ignore_index=asked.ignore_index,
+            group_by=asked.group_by,
+            folds=asked.folds,
             device=asked.device,
             features=features,
         )
@@ -100,6 +102,10 @@ class Kind:
     def network(self, data: Any, settings: RunSettings) -> nn.Module:
         """Built anew for every trial; the seed of torch is set."""
         raise NotImplementedError
+
+    def held_back_by(self, seed: int, data: Any, settings: RunSettings) -> Any:
+        """The data as a seed splits them: in folds if they were asked for."""
+        return data.fold(seed % settings.folds, settings.folds) if settings.folds else data
 
     def crops(self, data: Any, settings: RunSettings, seed: int) -> CropPlan:
         """What each step shows."""

@@ -54,6 +54,8 @@ class RunSettings:
     features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
     unlabelled: str | None = None  # a folder of images without masks, and how many crops of them join a step
     unlabelled_batch: int | None = None
+    group_by: str | None = None  # how patients are told from names
+    folds: int | None = None  # seed s holds back fold s modulo so many
     rates: tuple[float, ...] = (1.0,)  # multiples of `lr`, of which each loss trains at its best
     record: int = 3  # what a trial's JSON looks like: folders with older ones are refused
 

@@ -47,7 +47,18 @@ class PixelKind(Kind):
     name = "segmentation"
     metrics: ClassVar[MetricSet] = SEGMENTATION
     template = '{% extends "pixels.html" %}'
-    options = ("task", "steps", "crop", "batch", "lr", "ignore_index", "device", "unlabelled", "unlabelled_batch")
+    options = (
+        "task",
+        "steps",
+        "crop",
+        "batch",
+        "lr",
+        "ignore_index",
+        "device",
+        "unlabelled",
+        "unlabelled_batch",
+        "folds",
+    )
 
     def recognises(self, folder: Path) -> bool:
         return (folder / "masks").is_dir()
@@ -108,9 +119,11 @@ class PixelKind(Kind):
         return LabelledCrops(data, settings, seed)
 
     def watched(self, data: Data) -> list[Sample]:
-        """Two, evenly spread."""
-        stride = max(1, len(data.validation) // _CHECKPOINT_IMAGES)
-        return data.validation[stride - 1 :: stride][:_CHECKPOINT_IMAGES]
+        """Two, evenly spread over those that hold a class."""
+        holds: Array = data.counts(data.validation)[:, 1:].sum(1) > 0
+        images = [s for s, held in zip(data.validation, holds, strict=True) if held] or data.validation
+        stride = max(1, len(images) // _CHECKPOINT_IMAGES)
+        return images[stride - 1 :: stride][:_CHECKPOINT_IMAGES]
 
     def quick_score(self, model: nn.Module, loss: nn.Module, data: Data, settings: RunSettings) -> float:
         classes, watched = len(data.classes), self.watched(data)

@@ -85,5 +85,9 @@ def median_example(
 
 def median_image(trials: Trials, data: Data) -> Sample:
     """The held-back image with the median Dice over all trials."""
-    scores = [np.mean([np.mean(t["images"][s.stem]["dice_per_image"]) for t in trials]) for s in data.validation]
-    return data.validation[int(np.argsort(scores)[(len(scores) - 1) // 2])]
+    scores = {}
+    for sample in data.train + data.validation:  # in folds each is held back once
+        mine = [np.mean(t["images"][sample.stem]["dice_per_image"]) for t in trials if sample.stem in t["images"]]
+        if mine:
+            scores[sample] = float(np.mean(mine))
+    return sorted(scores, key=scores.__getitem__)[(len(scores) - 1) // 2]

@@ -42,7 +42,7 @@ def write_report(
     results = {
         "headline": headline,
         "decision": decision.as_json(),
-        "trivial": kind.trivial(data),
+        "trivial": comparison.trivial(),
         "finished": len(trials),
         "planned": len(trials) + len(missing),
         "command": _command(losses, seeds, budget, settings, out, kind.options),

@@ -33,6 +33,7 @@ class Comparison:
     def __init__(self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None) -> None:
         self.kind, self.data, self.settings, self.snapshot = kind, data, settings, snapshot
         self._parsed: dict[str, ParsedLoss] = {}
+        self._split: dict[int, Any] = {}
 
     def loss(self, text: str) -> ParsedLoss:
         """What the text of a loss means. Raises `UserError` in one line for one that cannot train."""
@@ -42,8 +43,19 @@ class Comparison:
 
     def race(self, losses: list[str], seeds: int | None) -> Race:
         """Which trials the losses get, and what can be said of them."""
-        trivial = max(self.kind.trivial(self.data).values())
-        return Race(losses, self.settings, self.kind.metrics.ranked_by, trivial, seeds)
+        return Race(losses, self.settings, self.kind.metrics.ranked_by, max(self.trivial().values()), seeds)
+
+    def held_back_by(self, seed: int) -> Any:
+        """The data as a seed splits them."""
+        fold = seed % (self.settings.folds or 1)
+        if fold not in self._split:
+            self._split[fold] = self.kind.held_back_by(fold, self.data, self.settings)
+        return self._split[fold]
+
+    def trivial(self) -> dict[str, float]:
+        """What those score that know nothing; with folds the mean over them."""
+        scores = [self.kind.trivial(self.held_back_by(seed)) for seed in range(self.settings.folds or 1)]
+        return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
 
     def _estimate(self, text: str) -> float:
         """About how many seconds a trial will take."""
@@ -116,7 +128,7 @@ class Comparison:
             named = {**trial._asdict(), "meaning": meanings[trial.loss], "settings": self.settings.as_json()}
             resume = records.running(named, out)
             record, predictions = run_trial(
-                self.kind, loss, trial, self.data, self.settings, _Stopping(watcher, stop), resume
+                self.kind, loss, trial, self.held_back_by(trial.seed), self.settings, _Stopping(watcher, stop), resume
             )
             counted = {"counted": self.loss(trial.loss).counted}
             record = {**named, **counted, **record, "machine": machine(self.settings.device, at_once)}
