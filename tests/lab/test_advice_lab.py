@@ -7,6 +7,7 @@ advice that is new or was changed has no test, and a test whose advice stands no
 import gzip
 import hashlib
 import itertools
+import os
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -21,17 +22,20 @@ import test_groups
 import test_masks
 import test_streaming
 import torch
-from advice import ADVICE, Said, advice_in, follows, rewrite
+from advice import ADVICE, Said, advice_in, follows, pixels, rewrite, save
 
 import lossmith as ls
 import lossmith.lab
 from lossmith.cli import main
+from lossmith.lab import UserError
 from lossmith.lab.commands import catalogue
 from lossmith.lab.data import builtin
 from lossmith.lab.data.sets import BuiltIn, Debian, Read
 from lossmith.lab.experiments import box_regression
 from lossmith.lab.run import comparison
-from lossmith.lab.run.records import read_trials
+from lossmith.lab.run.records import opened
+from lossmith.lab.run.snapshot import Snapshot
+from lossmith.lab.settings import RunSettings
 
 WEIGHTED = [row for row in ls.catalogue() if "class_weight" in row.fields and row.name != "kl"]  # which reads no labels
 
@@ -142,7 +146,7 @@ def test_out_that_cannot_be_written(discs: Path, tmp_path: Path, said: Said) -> 
     assert said("compare", discs, "--out", tmp_path / "another") == ""
 
 
-@follows("choose another --out", "delete it to run that trial again")
+@follows("choose another --out")
 def test_out_that_holds_something_else(
     discs: Path, tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,18 +157,40 @@ def test_out_that_holds_something_else(
         assert main([str(word) for word in words]) == 0
     capsys.readouterr()
     (path,) = (tmp_path / "out" / "trials").iterdir()
-    finished = path.read_text()
     assert said(*small, "--lr", 1).endswith("; choose another --out")
     assert said(*small, "--lr", 1, "--out", tmp_path / "another") == ""
-    rewrite(path, '"meaning": "', '"meaning": "Old')
-    assert said(*small).endswith("; choose another --out")
+    save(discs / "images" / "disc0.png", 255 - pixels(discs / "images" / "disc0.png"))
+    line = said(*small)
+    assert "the data have changed since its trials were made" in line
+    assert line.endswith("; choose another --out")
     assert said(*small, "--out", tmp_path / "another") == ""
-    for broken in ("{", "[]", "{}", "3", finished.replace('"meaning"', '"other"')):
-        path.write_text(broken)
-        assert said(*small).endswith("; delete it to run that trial again")
-    path.unlink()
-    assert said(*small) == ""
-    assert read_trials(tmp_path / "out") == []
+    rewrite(path, f'"record": {RunSettings.record}', '"record": 1')
+    line = said(*small)
+    assert "trials of another version" in line
+    assert line.endswith("; choose another --out")
+    assert said(*small, "--out", tmp_path / "another") == ""
+
+
+@follows("wait for it, or choose another --out")
+def test_out_that_another_process_writes_to(discs: Path, tmp_path: Path, said: Said) -> None:
+    with ThreadPoolExecutor(1) as elsewhere:  # a lock is of a thread
+        held = opened(tmp_path / "out")
+        elsewhere.submit(held.__enter__).result()
+        line = said("compare", discs)
+        assert f"process {os.getpid()} on " in line
+        assert line.endswith(" is writing there; wait for it, or choose another --out")
+        assert said("compare", discs, "--out", tmp_path / "another") == ""
+        elsewhere.submit(held.__exit__, None, None, None).result()
+    assert said("compare", discs) == ""
+
+
+@follows("what was finished by then is kept, choose another --out for the data as it is now")
+def test_data_that_change_after_they_were_read(discs: Path, tmp_path: Path, said: Said) -> None:
+    snapshot = Snapshot([discs], tmp_path / "out")
+    save(discs / "images" / "disc0.png", 255 - pixels(discs / "images" / "disc0.png"))
+    with pytest.raises(UserError, match="choose another --out for the data as it is now"):
+        snapshot.check()
+    assert said("compare", discs, "--out", tmp_path / "another") == ""
 
 
 # --------------------------------------------------------------------------------------------------- built-in sets

@@ -1,6 +1,8 @@
 """Trials from end to end on the discs: fairness, resuming, divergence, Ctrl-C, and what the ranking then says."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from lossmith.lab.kinds.pixels import KIND as PIXELS
 from lossmith.lab.page import report
 from lossmith.lab.run import comparison, race, records
 from lossmith.lab.run.crops import Crops
+from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.say.decision import Decision
 from lossmith.lab.say.metrics import METRICS
@@ -29,6 +32,27 @@ def run(data: Data, losses: list[str], seeds: int, settings: RunSettings, out: P
     trials, stopped = comparison.Comparison(PIXELS, data, settings).run(losses, out, seeds)
     assert not stopped
     return trials
+
+
+class Told(Watcher):
+    """Remembers the lines, and the losses of the trials."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.finished_trials: list[str] = []
+
+    def said(self, line: str) -> None:
+        self.lines.append(line)
+
+    def finished(self, trial: Planned, record: dict[str, Any]) -> None:
+        self.finished_trials.append(trial.loss)
+
+
+def remake(out: Path, **other: Any) -> None:
+    """The one trial of a folder, whole, with something else in it."""
+    (trial,) = records.read_trials(out)
+    (out / "trials" / f"{trial.pop('hash')}.json").unlink()
+    records.save({**trial, **other}, {}, out)
 
 
 def decide(data: Data, settings: RunSettings, trials: Trials) -> Decision:
@@ -100,7 +124,7 @@ def test_a_second_run_skips_what_is_finished(data: Data, settings: RunSettings, 
     assert files.items() <= {p.name: p.stat().st_mtime_ns for p in (tmp_path / "trials").iterdir()}.items()
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 5), ("crop", 48), ("lr", 0.5), ("fingerprint", "other")])
+@pytest.mark.parametrize(("name", "value"), [("steps", 5), ("crop", 48), ("lr", 0.5)])
 def test_other_settings_are_refused(data: Data, settings: RunSettings, tmp_path: Path, name: str, value: Any) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
     with pytest.raises(UserError, match=f"holds trials with {name} = .*choose another --out"):
@@ -109,18 +133,66 @@ def test_other_settings_are_refused(data: Data, settings: RunSettings, tmp_path:
 
 def test_a_text_that_means_something_else_now_is_refused(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     run(data, ["ce"], 1, settings, tmp_path)
-    (path,) = (tmp_path / "trials").iterdir()
-    path.write_text(path.read_text().replace('"meaning": "', '"meaning": "Old'))
+    remake(tmp_path, meaning="OldCrossEntropyLoss()")
     with pytest.raises(UserError, match='holds trials of "ce" as OldCrossEntropyLoss'):
         run(data, ["ce"], 1, settings, tmp_path)
 
 
-def test_a_broken_trial_is_named(data: Data, settings: RunSettings, tmp_path: Path) -> None:
-    run(data, ["ce"], 1, settings, tmp_path)
-    (path,) = (tmp_path / "trials").iterdir()
-    path.write_text("{")
-    with pytest.raises(UserError, match=r"\.json: is no trial .*delete it"):
-        run(data, ["ce"], 1, settings, tmp_path)
+def test_a_damaged_trial_is_named_and_runs_again(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    run(data, ["ce", "dice"], 1, settings, tmp_path)
+    for path in (tmp_path / "trials").iterdir():
+        before = path.read_bytes()
+        path.write_bytes(before[:-20])
+        seen = Told()
+        whole = comparison.Comparison(PIXELS, data, settings)
+        trials, _ = whole.run(["ce", "dice"], tmp_path, 1, watcher=seen)
+        (line,) = seen.lines
+        assert line.startswith(f"{path}: damaged (")
+        assert seen.finished_trials == [json.loads(before)["loss"]]
+        assert {t["loss"] for t in trials} == {"ce", "dice"}
+        assert json.loads(path.read_bytes())["metrics"] == json.loads(before)["metrics"]
+
+
+def test_data_that_change_under_way(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    """What was training is not kept; with the data as they were, the work goes on; with others it is refused."""
+    (tmp_path / "data").mkdir()
+    image = tmp_path / "data" / "a.png"
+    image.write_text("before")
+    snapshot, out = Snapshot([tmp_path / "data"], tmp_path / "out"), tmp_path / "out"
+
+    class Changes(Told):
+        def step(self, trial: Planned, step: int, value: float) -> None:
+            if (trial.seed, step) == (1, 3):
+                image.write_text("under way")
+
+    seen = Changes()
+    with pytest.raises(UserError, match=r"a\.png: changed since the comparison began") as caught:
+        comparison.Comparison(PIXELS, data, settings, snapshot).run(["ce"], out, 3, watcher=seen)
+    assert "\n" not in str(caught.value)
+    assert [t["seed"] for t in records.read_trials(out)] == [0]
+    with pytest.raises(UserError, match=r"the data have changed since its trials were made .*; choose another --out"):
+        run(data, ["ce"], 2, replace(settings, fingerprint="other"), out)
+    assert len(run(data, ["ce"], 2, settings, out)) == 2
+
+
+def test_a_full_disk_loses_nothing_that_is_finished(
+    data: Data, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def full(handle: int) -> None:
+        if len(list((tmp_path / "trials").glob("*.json"))) >= 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(handle)
+
+    with monkeypatch.context() as limited:
+        limited.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=r"cannot be written .No space left on device.; finished trials are safe"):
+            run(data, ["ce", "dice"], 2, settings, tmp_path)
+    kept = {p: p.read_bytes() for p in (tmp_path / "trials").iterdir()}
+    assert len(kept) == 2
+    assert len(run(data, ["ce", "dice"], 2, settings, tmp_path)) == 4
+    assert {p: p.read_bytes() for p in kept} == kept
 
 
 def test_trial_files_are_strict_json_without_leftovers(data: Data, settings: RunSettings, tmp_path: Path) -> None:
@@ -128,7 +200,7 @@ def test_trial_files_are_strict_json_without_leftovers(data: Data, settings: Run
     (path,) = (tmp_path / "trials").iterdir()
     trial = json.loads(path.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
     assert trial["settings"]["steps"] == 4
-    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".json", ".npz"}
+    assert {p.suffix for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"} == {".json", ".npz"}
 
 
 def test_write_leaves_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

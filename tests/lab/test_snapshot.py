@@ -1,12 +1,15 @@
 """Data that change while a comparison runs."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lossmith.cli import main
 from lossmith.lab import UserError
-from lossmith.lab.run import records
+from lossmith.lab.run import comparison, records
 from lossmith.lab.run.snapshot import Snapshot
 
 
@@ -57,3 +60,21 @@ def test_what_does_not_count(out: str, files: Path, tmp_path: Path) -> None:
     (tmp_path / out / "running" / "a.pt").unlink()
     records.write(tmp_path / out / "results.json", "{}")
     before.check()
+
+
+def test_compare_looks_before_it_keeps_a_trial(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = comparison.run_trial
+
+    def changing(*given: Any) -> Any:
+        touched(discs / "masks" / "disc3.png")
+        return real(*given)
+
+    monkeypatch.setattr(comparison, "run_trial", changing)
+    monkeypatch.setattr(comparison, "ThreadPoolExecutor", ThreadPoolExecutor)
+    words = ["compare", discs, "--loss", "ce", "--steps", 1, "--crop", 32, "--device", "cpu", "--out", tmp_path / "out"]
+    assert main([str(word) for word in words]) == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"lossmith: {discs}/masks/disc3.png: changed since the comparison began")
+    assert list((tmp_path / "out" / "trials").iterdir()) == []

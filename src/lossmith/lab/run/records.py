@@ -30,11 +30,11 @@ import numpy as np
 
 from lossmith.lab import UserError
 from lossmith.lab.run.lock import locked
-from lossmith.lab.settings import RunSettings
+from lossmith.lab.settings import Planned, RunSettings
 
 _PARTS = ("trials", "predictions", "running")
 _UNFINISHED = ".lossmith-"  # what the name of a file begins with until it is whole
-_IDENTITY = ("settings", "loss", "meaning", "seed", "lr")
+_IDENTITY = ("settings", "meaning", *Planned._fields)
 
 
 @contextmanager
@@ -42,7 +42,7 @@ def opened(out: Path, say: Callable[[str], None] = lambda line: None) -> Iterato
     """A folder to add trials to, for this process alone; what a killed run left half done is put in order first.
 
     `say` gets a line for each damaged trial, which is set aside and will run again. Raises `UserError` if the folder
-    cannot be written to, or another process holds it.
+    cannot be written to, another process holds it, or its trials are of another version.
     """
     make_folders(out)
     with locked(out):
@@ -183,15 +183,19 @@ def _paths(out: Path) -> list[Path]:
 
 
 def _read_trial(out: Path, path: Path) -> dict[str, Any]:
-    """Raises ValueError, with the reason, for what is no whole trial."""
+    """Raises ValueError, with the reason, for what is no whole trial; `UserError` for one of another version."""
     try:
         trial = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # whatever bytes there are, or a disk that fails
         raise ValueError(f"cannot be read: {error}") from error
-    if not (isinstance(trial, dict) and trial.keys() >= set(_IDENTITY) and isinstance(trial["settings"], dict)):
-        raise ValueError("its settings, loss, meaning, seed and learning rate are not there")
-    if trial["settings"].get("record") != RunSettings.record:
-        return trial  # of another version, which is refused in other words
+    if not (isinstance(trial, dict) and isinstance(trial.get("settings"), dict)):
+        raise ValueError("its settings are not there")
+    version = trial["settings"].get("record")
+    if isinstance(version, int) and version != RunSettings.record:
+        raise UserError(
+            f"--out {out}: holds trials of another version of lossmith (record {version}, now {RunSettings.record}); "
+            "choose another --out"
+        )
     if trial.pop("checksum", None) != _digest(trial) or path.stem != _name(trial):
         raise ValueError("its checksum is not that of its content")
     predictions = out / "predictions" / f"{path.stem}.npz"
