@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 
 # Of the tests with the triton engine, whose interpreter is slow, `make test` runs one in so many of these files, none
 # that needs large images or many classes.
-ONE_IN, FILES = 120, {"test_catalogue.py", "test_identities.py"}
+ONE_IN, FILES = 240, {"test_catalogue.py", "test_identities.py"}
 LARGE = {
     *("test_float16_on_a_large_image", "test_labels_are_widened_before_they_are_compared"),
     "test_degenerate_inputs_are_finite",

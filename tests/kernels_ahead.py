@@ -158,7 +158,7 @@ MUCH = "dice + ss + focal(gamma=2.5) + ce(label_smoothing=0.1) + conservative + 
 
 
 def cases() -> Iterator[Case]:
-    """The tests compile those that are the likeliest to spill, and one of every kernel."""
+    """`make test-all` compiles those that are the likeliest to spill, `make test` the first of every kernel."""
     size, huge = (512, 512), (1024, 1024, 1024)  # the strides of huge images are 64 bits wide
     for c in (2, 3, 4, 9, 21, 32):
         for dtypes in (("fp32", "i64"), ("bf16", "u8")):
@@ -331,6 +331,7 @@ def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", nargs="*", default=TARGETS, help="compute capabilities, or gfx942")
     parser.add_argument("--all", action="store_true", help="all cases, not only those of the tests")
+    parser.add_argument("--once", action="store_true", help="every kernel once: of the cases of the tests, the first")
     parser.add_argument("--only", default="", help="cases and kernels with this in their name")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print what was found for a program to read")
@@ -343,6 +344,8 @@ def main() -> bool:
             mine = args.all or name.partition(".")[2] in case.tested
             if mine and args.only in f"{name} {case.name}":
                 jobs += [(number, name, target) for target in args.targets]
+    if args.once:
+        jobs = [job for at, job in enumerate(jobs) if job[1:] not in [other[1:] for other in jobs[:at]]]
     with (
         tempfile.TemporaryDirectory() as fresh,  # a kernel compiled before proves nothing
         mock.patch.dict(os.environ, {"TRITON_CACHE_DIR": fresh}),

@@ -25,11 +25,12 @@ def targets(pytestconfig: pytest.Config) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def compiled(targets: list[str]) -> list[dict[str, Any]]:
-    """By a process of its own: in this one the kernels are interpreted."""
+def compiled(targets: list[str], pytestconfig: pytest.Config) -> list[dict[str, Any]]:
+    """By a process of its own: in this one the kernels are interpreted. Once each, but with `make test-all`."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
     mine["PYTHONPATH"] = str(PACKAGE.parent)
     command = [sys.executable, kernels_ahead.__file__, "--json", "--processes", "2", "--targets", *targets]
+    command += [] if pytestconfig.getoption("--all-engines") else ["--once"]
     process = subprocess.run(command, env=mine, capture_output=True, text=True, timeout=900)
     assert process.stdout, process.stderr
     return json.loads(process.stdout)

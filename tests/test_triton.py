@@ -60,9 +60,10 @@ def assert_right(loss: Any, logits: Tensor, target: Tensor, step: float | None =
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 @pytest.mark.parametrize("row", [row for row in ROWS if row.name not in FIELDS], ids=lambda row: row.name)
-def test_every_loss(row, problem):
-    """Whole images, and two of them on their way in the same kernel."""
-    if problem.task in row.cls.tasks and (ROWS.index(row) + PROBLEMS.index(problem)) % 3 == 0:
+def test_every_loss(row, problem, request):
+    """Whole images, and two of them on their way in the same kernel. Every loss, not with every problem."""
+    one_in = 3 if request.config.getoption("--all-engines") else 6
+    if problem.task in row.cls.tasks and (ROWS.index(row) + PROBLEMS.index(problem)) % one_in == 0:
         assert_right(build(row, problem), problem.logits.float(), problem.target)
 
 
@@ -79,7 +80,7 @@ def test_any_number_of_classes_and_pixels(channels, space):
     """Between kernels that hold all classes and those that walk them; images of one pixel; blocks that are not full."""
     if (channels + len(space) + math.prod(space)) % 2 == 0:
         loss = ls.parse(EVERYTHING if channels < 9 else "dice + ce + focal(gamma=2.5)", ignore_index=255)
-        assert_right(loss, logits_of(3, channels, *space).float(), labels_of(max(channels, 2), 3, *space))
+        assert_right(loss, logits_of(2, channels, *space).float(), labels_of(max(channels, 2), 2, *space))
 
 
 @pytest.mark.parametrize("classes", [150, 1000])
@@ -89,7 +90,7 @@ def test_classes_side_by_side(classes):
     labels = labels_of(min(classes, 255), 6)
     assert_right(loss, logits_of(6, classes).float(), labels)
     assert_right(ls.parse("ohem", ignore_index=255), logits_of(6, classes).float(), labels)
-    last = logits_of(2, classes, 3, 4).float().to(memory_format=torch.channels_last)
+    last = logits_of(2, classes, 2, 3).float().to(memory_format=torch.channels_last)  # a program for each pixel
     for some in (last, last[..., 1:3], last[:1].expand(2, -1, -1, -1))[: 3 if classes == 150 else 1]:
         labels = labels_of(min(classes, 255), 2, *some.shape[2:])
         assert_right(loss, some, labels, weight=torch.rand(labels.shape))
@@ -102,7 +103,7 @@ def test_pixels_are_shared_out(task, text, monkeypatch):
     monkeypatch.setattr(call, "FROM", 1)
     monkeypatch.setattr(call, "SHARE", 2)
     channels = 1 if task == "binary" else 3
-    space = (37, 41) if text == "dice + ce" else (13, 23)
+    space = (37, 41) if text == "dice + ce" and task != "soft" else (13, 23)  # blocks of 512 pixels, or of 128
     logits, shape = logits_of(2, channels, *space).float(), (2, *space)
     target = {
         "multiclass": labels_of(3, *shape),
@@ -159,8 +160,9 @@ LAYOUTS = {
 def test_layouts(layout, channels, text):
     logits = LAYOUTS[layout](logits_of(2, channels, 4, 5).float())
     labels = labels_of(channels, 2, 4, 5)
-    assert_right(ls.parse(text, ignore_index=255), logits, labels)
-    assert_right(ls.parse(text, ignore_index=255), logits, torch.stack([labels, labels], -1)[..., 1])
+    apart = torch.stack([labels, labels], -1)[..., 1]
+    for some in (labels, apart) if channels == 3 else (apart,):  # many classes are slow, and read labels one way only
+        assert_right(ls.parse(text, ignore_index=255), logits, some)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -192,8 +194,8 @@ def test_labels_of_every_width(dtype, channels):
     beside = torch.cat([labels.flatten()[:1], labels.flatten()])[1:].view_as(labels)  # not aligned
     for ignore in (-100, 1) if dtype != torch.bool else (-100,):
         loss = ls.parse("dice + ce", ignore_index=ignore)
-        assert_right(loss, logits_of(2, channels, 5, 7).float(), labels)
-        assert_right(loss, logits_of(2, channels, 5, 7).float(), beside)
+        for some in (labels, beside) if channels < 3 and dtype in (torch.uint8, torch.int64) else (beside,):
+            assert_right(loss, logits_of(2, channels, 5, 7).float(), some)
 
 
 def test_156_is_not_minus_100():
@@ -228,8 +230,10 @@ def test_ignored_pixels_are_inert(name, text):
     z, y = problem.logits.float(), problem.target
     hidden = (y == 255).reshape(len(z), -1, *z.shape[2:]).expand_as(z)
     value, gradient = valued(loss, z, y)
-    for strange in (math.nan, math.inf, -math.inf):
-        other, other_gradient = valued(loss, z.masked_fill(hidden, strange), y)
+    pixels = torch.arange(math.prod(z.shape[2:])).view(z.shape[2:])
+    for first in range(3 if z.ndim == 2 else 1):  # side by side in an image; one after the other where it is one pixel
+        strange = torch.tensor([math.nan, math.inf, -math.inf])[(pixels + first) % 3]
+        other, other_gradient = valued(loss, torch.where(hidden, strange, z), y)
         assert torch.equal(value, other)
         assert torch.equal(gradient, other_gradient)
     assert not gradient[hidden].any()
@@ -320,7 +324,7 @@ def test_the_same_bits_each_run(text):
     try:
         first, *others = (
             valued(ls.parse(text), logits_of(2, 3, 9, 30).float(), labels_of(3, 2, 9, 30, ignore=False))
-            for _ in range(3)
+            for _ in range(2)
         )
     finally:
         torch.use_deterministic_algorithms(False)

@@ -1,12 +1,13 @@
 """The Triton kernels broken on purpose, in the interpreter, as `test_mutants.py` breaks the formulas: what they work
 out, not where they read and write, which would end the process.
 
-One in 80 in `make test`, all with `make test-all`, an hour.
+One in 160 in `make test`, all with `make test-all`, an hour.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import math
 import zlib
 from collections.abc import Callable, Iterator
@@ -143,7 +144,10 @@ def maps() -> None:
                 test_sums_over_a_map(error, count, shares)
 
 
-CHECKS = {
+CHECKS = {  # the quick ones first
+    "out of range": out_of_range,
+    "nothing possible": nothing_possible,
+    "tiny errors": tiny_errors,
     "few": softmax_(EVERYTHING),
     "few, bent": softmax_(BENT),
     "few, u": softmax_("ohem + topk"),
@@ -180,9 +184,11 @@ CHECKS = {
     "hinge": channels("lovasz_hinge(bins=16)", "hard"),
     "hinge, single": single("lovasz_hinge(bins=16, per_image=false)", 3, task="multilabel"),
     "maps": maps,
-    "out of range": out_of_range,
-    "nothing possible": nothing_possible,
-    "tiny errors": tiny_errors,
+}
+# Of these `test_triton.py` has the like: they have to pass with `make test-all`, and wherever they notice something.
+ELSEWHERE = {
+    *("few, turned", "few, side by side", "few, nine", "few, two", "few, single", "many, single", "rows, u"),
+    *("order, single", "channels, single", "hinge, single"),
 }
 OF = {
     many: ("many", "soft", "every"),
@@ -256,6 +262,12 @@ def noticed(check: Callable[[], None]) -> bool:
     return False
 
 
+@functools.cache
+def sound(check: Callable[[], None]) -> bool:
+    """A check that fails on the whole kernels would notice everything."""
+    return not noticed(check)
+
+
 NAMES = [f"{module.__name__.rpartition('.')[2]}.{kernel.fn.__name__}" for module, kernel in kernels()]
 
 
@@ -285,12 +297,14 @@ def test_every_mutant_of_a_kernel_is_killed(name, request, monkeypatch):
             survivors.append(title)
         else:
             tried.insert(0, tried.pop(at))
+            assert sound(tried[0])
     assert not survivors, "no check notices:\n" + "\n".join(survivors)
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_the_whole_kernels_pass(name, monkeypatch):
-    """A check that fails on them would notice everything."""
+def test_the_whole_kernels_pass(name, request, monkeypatch):
+    if name in ELSEWHERE and not request.config.getoption("--all-engines"):
+        pytest.skip("with --all-engines")
     monkeypatch.setattr(call, "FROM", 1)
     monkeypatch.setattr(call, "SHARE", 2)
     with ls.use_engine("triton"):
