@@ -189,11 +189,13 @@ def test_a_store_for_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def keep(i: int) -> Any:
         return store.keep(np.full((20, 30 + i % 7), i, np.uint16))
 
+    def right(pair: tuple[int, Any]) -> bool:
+        return bool((pair[1][...] == pair[0]).all())
+
     for _ in range(3):
         kept = list(in_threads(keep, range(200), 1))
-        for i, there in enumerate(kept):
-            assert there.shape == (20, 30 + i % 7)
-            assert (there[...] == i).all()
+        assert [there.shape for there in kept] == [(20, 30 + i % 7) for i in range(200)]
+        assert all(in_threads(right, list(enumerate(kept)), 1))
     assert isinstance(kept[-1], OnDisk)
 
 
