@@ -136,6 +136,7 @@ def test_labels_are_counted_while_they_are_read(tmp_path: Path) -> None:
     label[:3] = 255
     save(folder / "masks" / "disc2.png", label)
     data = read_pixels(folder, "made", "multiclass", 255)
+    assert {s.stored_label.dtype for s in data.train} == {np.dtype(np.uint8)}
     expected = [[int((s.label == k).sum()) for k in (0, 1)] for s in data.train]
     assert data.counts(data.train).tolist() == expected
     assert sum(expected[0]) == 48 * 48 - 3 * 48
