@@ -136,6 +136,7 @@ def test_labels_are_counted_while_they_are_read(tmp_path: Path) -> None:
     label[:3] = 255
     save(folder / "masks" / "disc2.png", label)
     data = read_pixels(folder, "made", "multiclass", 255)
+    assert {s.stored_label.dtype for s in data.train} == {np.dtype(np.uint8)}
     expected = [[int((s.label == k).sum()) for k in (0, 1)] for s in data.train]
     assert data.counts(data.train).tolist() == expected
     assert sum(expected[0]) == 48 * 48 - 3 * 48
@@ -189,11 +190,13 @@ def test_a_store_for_several_threads(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def keep(i: int) -> Any:
         return store.keep(np.full((20, 30 + i % 7), i, np.uint16))
 
+    def right(pair: tuple[int, Any]) -> bool:
+        return bool((pair[1][...] == pair[0]).all())
+
     for _ in range(3):
         kept = list(in_threads(keep, range(200), 1))
-        for i, there in enumerate(kept):
-            assert there.shape == (20, 30 + i % 7)
-            assert (there[...] == i).all()
+        assert [there.shape for there in kept] == [(20, 30 + i % 7) for i in range(200)]
+        assert all(in_threads(right, list(enumerate(kept)), 1))
     assert isinstance(kept[-1], OnDisk)
 
 
