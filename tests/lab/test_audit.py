@@ -22,10 +22,11 @@ from scipy import ndimage
 from lossmith.cli import main
 from lossmith.lab import UserError
 from lossmith.lab.audit import pixels as measuring
-from lossmith.lab.audit import stream
+from lossmith.lab.audit import sides, stream
 from lossmith.lab.audit.fingerprint import fingerprint
+from lossmith.lab.audit.scenes import SceneJob, measure_scene
 from lossmith.lab.audit.survey import survey
-from lossmith.lab.audit.tally import PixelTally, Sizes
+from lossmith.lab.audit.tally import PixelTally, Sizes, Tally
 from lossmith.lab.commands import terminal
 from lossmith.lab.kinds import kind_of
 from lossmith.lab.run import comparison
@@ -235,11 +236,11 @@ def test_whole_images(labelled: Path, audit: Audit) -> None:
 def test_boxes(boxes: Path, audit: Audit) -> None:
     facts = audit(boxes)
     rows = np.loadtxt(boxes / "boxes.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3, 4))
-    sides = np.sqrt((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]))
+    side = np.sqrt((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]))
     assert facts["kind"] == "detection"
     assert sum(facts["boxes"]["number"].values()) == len(rows)
-    assert facts["boxes"]["side"]["p50"] == pytest.approx(np.median(sides), rel=1e-5)
-    assert facts["boxes"]["small"] == pytest.approx((sides < 32).mean())
+    assert facts["boxes"]["side"]["p50"] == pytest.approx(np.median(side), rel=1e-5)
+    assert facts["boxes"]["small"] == pytest.approx((side < 32).mean())
     assert facts["boxes"]["cells"] == 24 * 24 + 24 * 40
     assert 0 < facts["boxes"]["positive_share"] < 0.2
 
@@ -337,6 +338,23 @@ def test_the_same_image_twice(discs: Path, audit: Audit) -> None:
     assert "holds the same pixels as 'disc3', and they stand in train and in validation" in line
     rewrite(discs / "split.csv", "disc3,train", "disc3,unused")
     assert texts(audit(discs)) == []
+
+
+def test_duplicates_on_both_sides_come_first() -> None:
+    tally = Tally()
+    tally.digests = {"one": ["a"], "two": ["b", "c"], "three": ["d", "e", "f"]}
+    tally.parts = {**dict.fromkeys("abcd", "train"), "e": "validation", "f": "validation"}
+    assert [each["images"] for each in sides.duplicates(tally)] == [["d", "e", "f"], ["b", "c"]]
+
+
+def test_points_in_ignored_boxes_do_not_count(boxes: Path) -> None:
+    box, image = np.array([[32.0, 32.0, 64.0, 64.0]]), boxes / "images/left.png"
+    taken, ignored = (
+        measure_scene(SceneJob("left", "train", image, box, np.array([ignore]))) for ignore in (False, True)
+    )
+    assert (taken.points, ignored.points) == (24 * 24, 24 * 24 - 16)
+    assert (ignored.positive, len(ignored.sides), ignored.ignored) == (0, 0, 1)
+    assert taken.positive > 0
 
 
 @follows("replace it, or mark it unused in split.csv")
