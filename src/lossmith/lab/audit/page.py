@@ -137,7 +137,7 @@ def need(facts: Facts) -> str:
     if not cost:
         return ""
     said = f"A trial of {cost['steps']} steps takes about {cost['seconds_per_trial']:.0f} s, {cost['at_once']} at once"
-    return f"{said}; the data at most {cost['bytes'] / 2**30:.2g} GiB of memory ({cost['how']})."
+    return f"{said}; the data are {cost['bytes'] / 2**30:.2g} GiB ({cost['how']})."
 
 
 def _objects(facts: Facts) -> list[tuple[str, Facts]]:
