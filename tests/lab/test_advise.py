@@ -10,10 +10,11 @@ import typer
 
 import lossmith as ls
 from lossmith.lab.commands import app
-from lossmith.lab.data.labelled import Data, Sample
+from lossmith.lab.data.labelled import Data
+from lossmith.lab.data.samples import Sample
 from lossmith.lab.kinds import all_kinds
-from lossmith.lab.say import advice
-from lossmith.lab.say.advice import ALWAYS, RULES, Rule, suggest
+from lossmith.lab.say.advice import ALWAYS, RULES, Rule
+from lossmith.lab.say.suggestions import MOST_LOSSES, suggest
 from lossmith.lab.settings import Asked
 
 Facts = dict[str, Any]
@@ -135,7 +136,7 @@ def outline(kind: str, dimensions: int) -> Data:
     space = (32,) * dimensions
     labels = [np.array(k, np.int32) if kind == "classification" else np.full(space, k, np.int32) for k in range(2)]
     image = np.zeros((1, *space), np.float32)
-    samples = [Sample(str(k), image, label) for k, label in enumerate(labels)]
+    samples = [Sample(str(k), image, label, pixels={k: label.size}) for k, label in enumerate(labels)]
     return Data("made", samples, samples, ["background", "thing"], -100, "", "")
 
 
@@ -149,7 +150,7 @@ def test_its_losses_train_on_that_kind_of_data(rule: Rule) -> None:
             settings = kind.settings(data, Asked(data="made", task=task))
             for suggestion in suggest({**facts, "task": task}):
                 assert suggestion["losses"][: len(ALWAYS[rule.kind])] == list(ALWAYS[rule.kind])
-                assert len(suggestion["losses"]) <= advice.MOST_LOSSES
+                assert len(suggestion["losses"]) <= MOST_LOSSES
                 for text in suggestion["losses"]:
                     kind.parse(text, settings, data)
                     ls.parse(text.replace('="effective"', "=[1, 2]").replace('="inverse"', "=[1, 2]"))

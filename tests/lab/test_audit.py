@@ -22,11 +22,12 @@ from scipy import ndimage
 from lossmith.cli import main
 from lossmith.lab import UserError
 from lossmith.lab.audit import pixels as measuring
-from lossmith.lab.audit import stream
+from lossmith.lab.audit import sides, stream
 from lossmith.lab.audit.fingerprint import fingerprint
+from lossmith.lab.audit.scenes import SceneJob, measure_scene
 from lossmith.lab.audit.survey import survey
-from lossmith.lab.audit.tally import PixelTally, Sizes
-from lossmith.lab.commands import audit as command
+from lossmith.lab.audit.tally import PixelTally, Sizes, Tally
+from lossmith.lab.commands import terminal
 from lossmith.lab.kinds import kind_of
 from lossmith.lab.run import comparison
 from lossmith.lab.settings import Asked
@@ -173,7 +174,7 @@ def test_crops_and_boundaries_of_all_images(folder: Path) -> None:
     tally = PixelTally()
     for one in stream.measured(found.jobs, found.measure, 1):
         tally.add(one)
-    one = fingerprint(found, tally, None)["classes"][1]
+    one = fingerprint(found, tally)["classes"][1]
     masks = {path.stem: pixels(path) > 0 for path in (folder / "masks").iterdir()}
     trained = [mask for stem, mask in masks.items() if stem not in ("disc0", "disc1")]
     expected = np.mean([measuring.crops_without(mask, 16) for mask in trained])
@@ -235,11 +236,11 @@ def test_whole_images(labelled: Path, audit: Audit) -> None:
 def test_boxes(boxes: Path, audit: Audit) -> None:
     facts = audit(boxes)
     rows = np.loadtxt(boxes / "boxes.csv", delimiter=",", skiprows=1, usecols=(1, 2, 3, 4))
-    sides = np.sqrt((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]))
+    side = np.sqrt((rows[:, 2] - rows[:, 0]) * (rows[:, 3] - rows[:, 1]))
     assert facts["kind"] == "detection"
     assert sum(facts["boxes"]["number"].values()) == len(rows)
-    assert facts["boxes"]["side"]["p50"] == pytest.approx(np.median(sides), rel=1e-5)
-    assert facts["boxes"]["small"] == pytest.approx((sides < 32).mean())
+    assert facts["boxes"]["side"]["p50"] == pytest.approx(np.median(side), rel=1e-5)
+    assert facts["boxes"]["small"] == pytest.approx((side < 32).mean())
     assert facts["boxes"]["cells"] == 24 * 24 + 24 * 40
     assert 0 < facts["boxes"]["positive_share"] < 0.2
 
@@ -339,6 +340,23 @@ def test_the_same_image_twice(discs: Path, audit: Audit) -> None:
     assert texts(audit(discs)) == []
 
 
+def test_duplicates_on_both_sides_come_first() -> None:
+    tally = Tally()
+    tally.digests = {"one": ["a"], "two": ["b", "c"], "three": ["d", "e", "f"]}
+    tally.parts = {**dict.fromkeys("abcd", "train"), "e": "validation", "f": "validation"}
+    assert [each["images"] for each in sides.duplicates(tally)] == [["d", "e", "f"], ["b", "c"]]
+
+
+def test_points_in_ignored_boxes_do_not_count(boxes: Path) -> None:
+    box, image = np.array([[32.0, 32.0, 64.0, 64.0]]), boxes / "images/left.png"
+    taken, ignored = (
+        measure_scene(SceneJob("left", "train", image, box, np.array([ignore]))) for ignore in (False, True)
+    )
+    assert (taken.points, ignored.points) == (24 * 24, 24 * 24 - 16)
+    assert (ignored.positive, len(ignored.sides), ignored.ignored) == (0, 0, 1)
+    assert taken.positive > 0
+
+
 @follows("replace it, or mark it unused in split.csv")
 def test_an_image_without_contrast(discs: Path, audit: Audit) -> None:
     save(discs / "images/disc3.png", np.full((32, 32), 9, np.uint8))
@@ -350,34 +368,37 @@ def test_an_image_without_contrast(discs: Path, audit: Audit) -> None:
     assert facts["classes"][1]["images"] == 3
 
 
-@follows(
-    "write split.csv so that each group is on one side, or the scores flatter",
-    "use a regular expression, as in '^(p[0-9]+)_'",
-    "it must match every stem",
-)
 def test_patients_on_both_sides(discs: Path, audit: Audit, said: Said) -> None:
     (discs / "split.csv").unlink()
     for i in range(4):
         for part in ("images", "masks"):
             (discs / part / f"disc{i}.png").rename(discs / part / f"p{i // 2}_slice{i}.png")
-    stems = sorted(path.stem for path in (discs / "images").iterdir())
-    facts = audit(discs)
-    assert facts["groups"]["how"] == "guessed"
-    assert facts["groups"]["number"] == 2
-    (line,) = texts(facts)
-    assert "1 of 2 groups (guessed from the names, as 'p" in line
-    asked = audit(discs, "--group-by", "^(p[0-9]+)_")
-    assert asked["groups"]["how"] == "asked"
+    guessed = audit(discs)
+    assert guessed["groups"]["how"] == "guessed"
+    assert (guessed["groups"]["number"], len(guessed["groups"]["both_sides"])) == (2, 1)
+    pattern = guessed["groups"]["pattern"]
+    assert f"--group-by '{pattern}'" in texts(guessed, fatal=False)[0]
+    assert f"--group-by '{pattern}'" in guessed["suggestions"][0]["command"]
+    asked = audit(discs, "--group-by", pattern)  # whole groups are held back
+    assert asked["groups"] == {**guessed["groups"], "how": "said", "pattern": "", "both_sides": []}
     assert asked["groups"]["holding"] == {"0": 2, "1": 2}
-    assert "1 of 2 groups (as 'p" in texts(asked)[0]
-    sides = [f"{stem},{'train' if stem.startswith('p0') else 'validation'}\n" for stem in stems]
-    (discs / "split.csv").write_text("stem,split\n" + "".join(sides))
-    assert texts(audit(discs)) == []
-    line = said("audit", discs, "--group-by", "(p")
-    assert line.endswith("use a regular expression, as in '^(p[0-9]+)_'")
-    assert said("audit", discs, "--group-by", "p0").endswith(
-        "does not match the image 'p1_slice2'; it must match every stem"
+    assert texts(asked) == []
+    stems = sorted(path.stem for path in (discs / "images").iterdir())
+    (discs / "split.csv").write_text(
+        "stem,split\n" + "".join(f"{s},{'validation' if s == stems[0] else 'train'}\n" for s in stems)
     )
+    both = audit(discs, "--group-by", pattern)
+    assert both["groups"]["both_sides"] == ["p0"]
+    assert "the group 'p0' is on both sides" in texts(both, fatal=False)[0]
+    assert "neither a column of split.csv nor a regular expression" in said("audit", discs, "--group-by", "(p")
+
+
+@follows("drop it, and say in split.csv who is held back")
+def test_boxes_have_no_groups(boxes: Path, audit: Audit, said: Said) -> None:
+    before = audit(boxes)
+    assert said("audit", boxes, "--group-by", "l").endswith("drop it, and say in split.csv who is held back")
+    (boxes / "split.csv").write_text("stem,split\nleft,validation\nright,train\n")
+    assert audit(boxes)["drift"][0]["train"] == before["drift"][0]["validation"]
 
 
 def test_names_that_only_count_are_no_guess(folder: Path, audit: Audit) -> None:
@@ -459,7 +480,7 @@ def test_memory_is_flat_in_the_number_of_images(tmp_path: Path) -> None:
         tally = PixelTally()
         for one in stream.measured(found.jobs, found.measure, 1):
             tally.add(one)
-        assert fingerprint(found, tally, None)["measured"] == images
+        assert fingerprint(found, tally)["measured"] == images
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return most
@@ -483,9 +504,9 @@ def test_ctrl_c_stops_quietly(
 def test_lines_where_nobody_watches_a_bar(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "_EVERY", 0)
+    monkeypatch.setattr(terminal, "_BETWEEN_LINES", 0)
     assert main(["audit", str(folder), "--out", str(tmp_path / "out")]) == 0
-    assert "4 of 8 images measured, about 0 s left" in capsys.readouterr().err
+    assert "measuring images: 4 of 8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["discs", "labelled", "boxes", "volumes"])

@@ -11,7 +11,7 @@
                   (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
                   paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); the losses
-                  themselves, as curves of their value and gradient (curves.py); what to try, as rules (advice.py)
+                  themselves, as curves of their value and gradient (curves.py); what to try (advice.py, suggestions.py)
     page/         one self-contained HTML file: its templates, figures, pictures
     experiments/  the DIoU paper's simulation of box losses
 

@@ -38,6 +38,7 @@ def estimate(found: Survey, facts: dict[str, Any]) -> dict[str, Any] | None:
         return None
     example = Sample("", np.zeros(next(iter(shapes.values())), np.float32), np.zeros((), np.int32))
     outline = Outline(found.channels, found.dimensions, [str(k) for k in range(classes)], [example])
+    held_as = np.dtype(facts["dtypes"][0]["value"] if facts["dtypes"] else np.float32)
     step, forward, steps = _timed(found.kind, outline, found.asked)
     pixels = {s: found.pixels(s) for s in shapes}
     held = [n for s, n in pixels.items() if found.index.split.get(s) == "validation"]
@@ -47,9 +48,9 @@ def estimate(found: Survey, facts: dict[str, Any]) -> dict[str, Any] | None:
         "steps": steps,
         "seconds_per_trial": steps * step + judged * forward,
         "at_once": torch.get_num_threads(),
-        "bytes": sum(pixels.values()) * 4 * (found.channels + 1),
+        "bytes": sum(pixels.values()) * (found.channels * held_as.itemsize + 1),
         "how": f"the quickest of {_TIMED} training steps on one core of this machine; held-back images by pixels; "
-        "bytes as if every image were held as float32 beside its labels",
+        f"pixels as {held_as}, labels in one byte; what memory has no room for streams from disk",
     }
 
 

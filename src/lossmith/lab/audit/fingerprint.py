@@ -18,17 +18,15 @@ Array = np.ndarray[Any, Any]
 RECORD = 1  # what fingerprint.json looks like
 
 
-def fingerprint(found: Survey, tally: Tally, group_by: str | None) -> dict[str, Any]:
+def fingerprint(found: Survey, tally: Tally) -> dict[str, Any]:
     """Everything but what a comparison would need, and what to try."""
     faults = [*found.faults, *tally.faults]
     classes: list[str] = found.index.classes
     if isinstance(tally, PixelTally):
         classes, more = _names(found, tally)
         faults += more
-    groups, how = sides.group_images(tally.parts, group_by)
-    grouped = sides.group_facts(tally, groups, how)
     same = sides.duplicates(tally)
-    faults += sides.side_faults(tally, found.index, grouped, same)
+    faults += sides.duplicate_faults(found.index, same)
     facts = {
         "record": RECORD,
         "data": found.asked.data,
@@ -49,7 +47,7 @@ def fingerprint(found: Survey, tally: Tally, group_by: str | None) -> dict[str, 
         "grey": _grey(tally),
         "drift": sides.drift(tally),
         "duplicates": same,
-        "groups": grouped,
+        "groups": sides.group_facts(tally, found.index),
         "source": found.index.source,
     }
     facts |= _of_pixels(tally, classes) if isinstance(tally, PixelTally) else {}

@@ -117,8 +117,13 @@ def notes(facts: Facts) -> list[str]:
         )
     elif spacings and max(spacings[0]) > 1.5 * min(spacings[0]):
         said.append(f"Voxels are {_size(spacings[0])}: longer one way than another, and training does not read that.")
-    if facts["groups"]["how"] == "guessed":
-        said.append(f"The names look like {facts['groups']['number']} groups (a guess; --group-by REGEX says it).")
+    groups = facts["groups"]
+    if groups["how"] == "guessed":
+        both = len(groups["both_sides"])
+        said.append(
+            f"The names look like {groups['number']} groups, a guess, of which {both} would stand in train and in "
+            f"validation. If they are: --group-by '{groups['pattern']}'."
+        )
     return said
 
 
@@ -132,7 +137,7 @@ def need(facts: Facts) -> str:
     if not cost:
         return ""
     said = f"A trial of {cost['steps']} steps takes about {cost['seconds_per_trial']:.0f} s, {cost['at_once']} at once"
-    return f"{said}; the data at most {cost['bytes'] / 2**30:.2g} GiB of memory ({cost['how']})."
+    return f"{said}; the data are {cost['bytes'] / 2**30:.2g} GiB ({cost['how']})."
 
 
 def _objects(facts: Facts) -> list[tuple[str, Facts]]:

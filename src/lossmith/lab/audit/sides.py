@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from lossmith.lab import UserError
 from lossmith.lab.audit.tally import PixelTally, Tally
 from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.groups import guess_groups
 from lossmith.lab.data.index import Index
 
 SIDES = ("train", "validation")
 _SHIFT = 1.0  # standard deviations of an image's mean grey
 _FEWEST = 4  # images on a side before its grey is judged
 _RATIO = 2.0  # between the shares of a class
-# A number at the end counts images of something; what stands before it may be that something.
-_COUNTED = re.compile(
-    r"^(.*?[A-Za-z0-9])[ _.\-]*(?:slice|frame|image|img|tile|layer|[szftxy])?[ _.\-]*\d+$", re.IGNORECASE
-)
 
 
 def duplicates(tally: Tally) -> list[dict[str, Any]]:
@@ -33,33 +28,24 @@ def duplicates(tally: Tally) -> list[dict[str, Any]]:
     return sorted(found, key=lambda each: not each["both_sides"])
 
 
-def group_images(stems: Iterable[str], regex: str | None) -> tuple[dict[str, str], str]:
-    """The patient, or whatever groups images, of each stem; and "asked", "guessed" or "" where none is seen.
+def group_images(index: Index) -> tuple[dict[str, str], str, str]:
+    """The patient, or whatever groups images, of each stem; "said" or "guessed"; and the pattern of a guess.
 
-    A regex gives its first group, or all that it matches. A guess drops the number at the end of a stem, and is one
-    only if that leaves several groups of several images.
+    Nothing is grouped by a guess: it only tells what there would be.
     """
-    stems = list(stems)
-    if regex is not None:
-        try:
-            pattern = re.compile(regex)
-        except re.error as error:
-            raise UserError(f"--group-by {regex}: {error}; use a regular expression, as in '^(p[0-9]+)_'") from error
-        found = {stem: pattern.search(stem) for stem in stems}
-        missed = [stem for stem, match in found.items() if match is None]
-        if missed:
-            raise UserError(f"--group-by {regex}: does not match the image {missed[0]!r}; it must match every stem")
-        return {stem: match[1 if pattern.groups else 0] for stem, match in found.items() if match}, "asked"
-    counted = {stem: _COUNTED.match(stem) for stem in stems}
-    groups = {stem: match[1] for stem, match in counted.items() if match}
-    several = len(set(groups.values()))
-    if len(groups) < len(stems) or several < 2 or several > len(stems) / 2:
-        return {}, ""
-    return groups, "guessed"
+    if index.groups:
+        return index.groups, "said", ""
+    guess = guess_groups(index.stems)
+    if guess is None:
+        return {}, "", ""
+    pattern = guess[0]
+    found = {stem: re.match(pattern, stem) for stem in index.stems}
+    return {stem: match[1] for stem, match in found.items() if match}, "guessed", pattern
 
 
-def group_facts(tally: Tally, groups: dict[str, str], how: str) -> dict[str, Any]:
+def group_facts(tally: Tally, index: Index) -> dict[str, Any]:
     """How many groups there are, which stand on both sides, and how many of them hold each label."""
+    groups, how, pattern = group_images(index)
     parts: dict[str, set[str]] = {}
     labels: dict[str, set[int]] = {}
     for stem, group in groups.items():
@@ -71,14 +57,15 @@ def group_facts(tally: Tally, groups: dict[str, str], how: str) -> dict[str, Any
     every = sorted(set().union(*labels.values())) if labels else []
     return {
         "how": how,
+        "pattern": pattern,
         "number": len(parts),
         "both_sides": sorted(group for group, on in parts.items() if len(on) > 1),
         "holding": {str(k): sum(k in held for held in labels.values()) for k in every},
     }
 
 
-def side_faults(tally: Tally, index: Index, groups: dict[str, Any], found: list[dict[str, Any]]) -> list[Fault]:
-    """What must not stand on both sides and does; and what stands on one only."""
+def duplicate_faults(index: Index, found: list[dict[str, Any]]) -> list[Fault]:
+    """The same image twice: on both sides it flatters the scores, on one it counts twice."""
     faults = []
     for each in found:
         first, *others = each["images"]
@@ -90,13 +77,6 @@ def side_faults(tally: Tally, index: Index, groups: dict[str, Any], found: list[
             what = f"holds the same pixels as {others_said}"
             fix = "remove one of them, or it counts twice"
         faults.append(Fault(index.images[first], what, fix, fatal=False))
-    both = groups["both_sides"]
-    if both:
-        guess = "guessed from the names, " if groups["how"] == "guessed" else ""
-        what = f"{len(both)} of {groups['number']} groups ({guess}as {both[0]!r}) stand in train and in validation"
-        fix = "write split.csv so that each group is on one side, or the scores flatter"
-        table = index.folder / "split.csv"
-        faults.append(Fault(table if table.is_file() else index.folder, what, fix, fatal=False))
     return faults
 
 

@@ -60,13 +60,13 @@ def survey(kind: Kind, folder: Path, asked: Asked, sample: int | None = None, ev
     A kind of data that nothing here measures has its faults only.
     """
     if kind.name == "segmentation":
-        index = index_pixels(folder)
+        index = index_pixels(folder, asked.group_by)
         found = Survey(kind, asked, index, [], measure_pixels, 0)
         found.crop = asked.crop or kind.sizes(found)[0]
         found.jobs = [_pixels(found, stem, mask, 0) for stem, mask in index.partners.items() if stem in index.shapes]
         found.jobs += [_pixels(found, stem, None, 0) for stem in index.shapes if stem not in index.partners]
     elif kind.name == "classification":
-        index, labels = index_labels(folder, asked.ignore_index)
+        index, labels = index_labels(folder, asked.ignore_index, asked.group_by)
         found = Survey(kind, asked, index, [], measure_pixels, 0)
         found.jobs = [_pixels(found, stem, None, labels[stem]) for stem in index.shapes if stem in labels]
     elif kind.name == "detection":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Iterator
 from json import dumps
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,10 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lossmith.lab import UserError
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, counted, notes
 from lossmith.lab.settings import Asked
 
-_EVERY = 10.0  # seconds between lines where nobody watches a bar
 _FEW_PIXELS = 50_000_000  # less is measured sooner than processes have started
 _FAULTS_SHOWN = 10
 
@@ -40,7 +37,7 @@ def audit(
     ] = False,
     processes: Annotated[int | None, typer.Option(min=1, help="That read images: as many as cores, 1 for few.")] = None,
     group_by: Annotated[
-        str | None, typer.Option(help="A regular expression whose first group in a file's stem names its patient.")
+        str | None, typer.Option(help="What belongs together: a column of split.csv, or a pattern for stems: '^[^_]+'.")
     ] = None,
     json: Json = False,
 ) -> None:
@@ -56,27 +53,32 @@ def audit(
     from lossmith.lab.audit.tally import PixelTally, SceneTally
     from lossmith.lab.data import builtin
     from lossmith.lab.kinds import kind_of
-    from lossmith.lab.say.advice import suggest
+    from lossmith.lab.say.suggestions import suggest
 
     if sample and everything:
         raise UserError("--sample and --all: give one of them")
     say = notes()
     folder = builtin.find_folder(data, say.print)
     kind = kind_of(folder)
-    found = survey(kind, folder, Asked(data=data, task=task, ignore_index=ignore_index), sample, everything)
+    asked = Asked(data=data, task=task, ignore_index=ignore_index, group_by=group_by)
+    if group_by and kind.name == "detection":
+        raise UserError(f"--group-by: {data} has boxes; drop it, and say in split.csv who is held back")
+    found = survey(kind, folder, asked, sample, everything)
     if processes is None:
         few = sum(found.pixels(job.stem) for job in found.jobs) < _FEW_PIXELS
         processes = 1 if few else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     tally = SceneTally() if kind.name == "detection" else PixelTally()
     try:
-        for one in _shown(stream.measured(found.jobs, found.measure, processes or 1), len(found.jobs), say, json):
-            tally.add(one)
+        with counted(say, quiet=json, what="measuring images") as watch:
+            for done, one in enumerate(stream.measured(found.jobs, found.measure, processes or 1), 1):
+                tally.add(one)
+                watch(done, len(found.jobs))
     except KeyboardInterrupt:
         say.print("lossmith: stopped; nothing was written")
         raise typer.Exit(INTERRUPTED) from None
-    facts = fingerprint(found, tally, group_by)
+    facts = fingerprint(found, tally)
     facts["cost"] = cost.estimate(found, facts)
-    facts["suggestions"] = suggest(facts, _options(task, ignore_index))
+    facts["suggestions"] = suggest(facts, _options(asked, folder, facts))
     if out is None and not json:
         out = Path(f"{Path(data).name or 'data'}-audit")
     if out is not None:
@@ -88,25 +90,13 @@ def audit(
     typer.echo(f"report: {out}/audit.html")
 
 
-def _options(task: str, ignore_index: int) -> tuple[str, ...]:
-    """What a comparison must be told too."""
-    options = ["--task", task] if task != "multiclass" else []
-    return (*options, *(["--ignore-index", str(ignore_index)] if ignore_index != -100 else []))
-
-
-def _shown(images: Iterable[Any], number: int, say: Console, quiet: bool) -> Iterator[Any]:
-    """The same images, with a bar where somebody looks, else with a line now and then."""
-    started = last = time.monotonic()
-    with progress(say, quiet=quiet, unit="image") as shown:
-        bar = shown.add_task("measuring", total=number)
-        for done, image in enumerate(images, start=1):
-            yield image
-            shown.advance(bar)
-            now = time.monotonic()
-            if not (quiet or say.is_terminal) and now - last >= _EVERY:
-                last = now
-                left = (now - started) / done * (number - done)
-                say.print(f"{done:,} of {number:,} images measured, about {left:.0f} s left")
+def _options(asked: Asked, folder: Path, facts: dict[str, Any]) -> tuple[str, ...]:
+    """What a comparison must be told too. Guessed groups stay whole where nobody has said a split."""
+    options = ["--task", asked.task] if asked.task != "multiclass" else []
+    options += ["--ignore-index", str(asked.ignore_index)] if asked.ignore_index != -100 else []
+    guessed = facts["groups"]["pattern"] if not (folder / "split.csv").is_file() else ""
+    group_by = asked.group_by or guessed
+    return (*options, *(["--group-by", group_by] if group_by and facts["kind"] != "detection" else []))
 
 
 def _write(out: Path, facts: dict[str, Any], html: str) -> None:
