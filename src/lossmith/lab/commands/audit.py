@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lossmith.lab import UserError
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, notes, progress
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, notes, progress
 from lossmith.lab.settings import Asked
 
 _EVERY = 10.0  # seconds between lines where nobody watches a bar
@@ -122,7 +122,7 @@ def _print(facts: dict[str, Any]) -> None:
     """The same three answers as the first screen of the page, and a few more lines."""
     from lossmith.lab.audit import page
 
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     console.print(page.headline(facts), style="bold", soft_wrap=True)
     console.print(f"({page.extent(facts)})\n")
     rows = page.class_lines(facts)
