@@ -187,7 +187,9 @@ def test_a_full_disk_loses_nothing_that_is_finished(
 
     with monkeypatch.context() as limited:
         limited.setattr(os, "fsync", full)
-        with pytest.raises(UserError, match=r"cannot be written .No space left on device.; finished trials are safe"):
+        with pytest.raises(
+            UserError, match=r"cannot be written .No space left on device.; what was written before is kept"
+        ):
             run(data, ["ce", "dice"], 2, settings, tmp_path)
     kept = {p: p.read_bytes() for p in (tmp_path / "trials").iterdir()}
     assert len(kept) == 2

@@ -13,6 +13,7 @@ from crowns import make_folder as make_boxes
 from discs import make_folder
 
 from lossmith.cli import main
+from lossmith.lab.commands import terminal
 from lossmith.lab.commands.terminal import PlainConsole, printable
 from lossmith.lab.page import figures
 
@@ -128,7 +129,7 @@ def test_a_page_shows_names_and_obeys_none(
     assert all(value.startswith("data:image/") for name, value in seen.attributes if name == "src")
     assert "&lt;script&gt;alert(1)" in text
     assert (html.escape(IMAGE).replace("&quot;", "&#34;") in text) == (folder / "classes.txt").exists()
-    assert "onerror=alert(3)" in text or make is hostile_labels
+    assert "onerror=alert(3)" in text or make is not hostile_pixels  # which shows one image in any case
     plots = re.findall(r"Plotly\.newPlot\((.*?)</script>", page, flags=re.DOTALL)
     assert len(plots) >= 3
     assert sum("name='&lt;script&gt;" in plot for plot in plots) >= 3
@@ -137,6 +138,26 @@ def test_a_page_shows_names_and_obeys_none(
     printed = capsys.readouterr()
     assert "\x1b" not in printed.out + printed.err
     assert r"\x1b[2J" in printed.out + printed.err
+
+
+def test_so_does_an_audit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = hostile_pixels(tmp_path / "<b>data")
+    (folder / "classes.txt").write_text(f"ground\n{SCRIPT}\n{IMAGE}\x1b[2J\n")
+    rename_images(folder)
+    (folder / "images" / "<script>.xyz\x1b[2J").touch()
+    assert main(["audit", str(folder), "--out", str(tmp_path / "out")]) == 0
+    page = re.sub(r"<script.*?</script>", "", (tmp_path / "out" / "audit.html").read_text(), flags=re.DOTALL)
+    seen = Seen(page)
+    assert set(seen.tags) <= TAGS
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)" in page
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+
+
+def test_every_command_prints_through_the_plain_console() -> None:
+    sources = {path: path.read_text() for path in Path(terminal.__file__).parent.glob("*.py")}
+    assert [path.name for path, text in sources.items() if re.search(r"(?<![\w.])(Console|print)\(", text)] == []
 
 
 def test_what_a_plot_would_read_in_a_name() -> None:

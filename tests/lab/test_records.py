@@ -189,7 +189,7 @@ def test_a_disk_that_takes_no_more(number: int, tmp_path: Path, monkeypatch: pyt
         broken.setattr(os, "fsync", full)
         with pytest.raises(UserError, match=os.strerror(number)) as caught:
             records.save(trial_of("ce"), PREDICTED, tmp_path)
-        assert "finished trials are safe" in str(caught.value)
+        assert "what was written before is kept" in str(caught.value)
         assert "\n" not in str(caught.value)
         with pytest.raises(UserError, match=f"results.json: cannot be written .{os.strerror(number)}"):
             records.write(tmp_path / "results.json", "new")

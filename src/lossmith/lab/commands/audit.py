@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lossmith.lab import UserError
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, app, counted, notes
+from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes
 from lossmith.lab.settings import Asked
 
 _FEW_PIXELS = 50_000_000  # less is measured sooner than processes have started
@@ -112,7 +112,7 @@ def _print(facts: dict[str, Any]) -> None:
     """The same three answers as the first screen of the page, and a few more lines."""
     from lossmith.lab.audit import page
 
-    console = Console(highlight=False, markup=False)
+    console = PlainConsole()
     console.print(page.headline(facts), style="bold", soft_wrap=True)
     console.print(f"({page.extent(facts)})\n")
     rows = page.class_lines(facts)

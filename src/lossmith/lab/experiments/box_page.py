@@ -102,10 +102,7 @@ def write_page(courses: Courses, ablation: Courses, asked: Array, forms: list[st
         totals=draw_totals(courses, forms, colour),
         maps={form: draw_maps(courses, asked[:done], form) for form in forms},
     )
-    try:
-        write(page, rendered)
-    except OSError as error:
-        raise UserError(f"--out {page}: cannot be written ({error.strerror})") from error
+    write(page, rendered)
 
 
 # ---------------------------------------------------------------------------------------------------- sentences

@@ -102,8 +102,8 @@ def write(path: Path, content: str | bytes) -> None:
         _sync(path.parent)
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); finished trials are safe, with room again the same command "
-            "resumes"
+            f"{path}: cannot be written ({error.strerror}); what was written before is kept, run the same command "
+            "again when there is room"
         ) from error
 
 
