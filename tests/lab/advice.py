@@ -44,7 +44,7 @@ def save(path: Path, array: Array) -> None:
         nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
     elif path.suffix == ".npy":
         np.save(path, array)
-    elif path.suffix == ".png":
+    elif path.suffix in (".png", ".bmp"):
         Image.fromarray(array).save(path)
     else:
         tifffile.imwrite(path, array)

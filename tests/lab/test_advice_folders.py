@@ -22,10 +22,10 @@ def test_formats_of_images(discs: Path, volumes: Path, said: Said) -> None:
     for folder in (discs, volumes):
         shutil.move(folder / "images", folder / "kept")
         (folder / "images").mkdir()
-        assert said("compare", folder).endswith("; expected PNG, TIFF, NPY, or NIfTI for a volume")
+        assert said("compare", folder).endswith("; expected PNG, JPEG, BMP, TIFF, NPY, or NIfTI for a volume")
     for path in (discs / "kept").iterdir():
         save(discs / "images" / path.name, pixels(path))
-    for suffix in (".png", ".tif", ".tiff", ".npy", ".nii", ".nii.gz"):
+    for suffix in (".png", ".bmp", ".tif", ".tiff", ".npy", ".nii", ".nii.gz"):
         folder, stem = (volumes, "a") if ".nii" in suffix else (discs, "disc1")
         kept = folder / "kept"
         if folder is volumes:
@@ -64,11 +64,11 @@ def test_what_a_folder_holds(discs: Path, labelled: Path, boxes: Path, tmp_path:
 def test_a_file_of_another_kind(discs: Path, said: Said) -> None:
     path = discs / "images" / "disc1.png"
     picture = Image.open(path)
-    picture.save(path.with_suffix(".bmp"))
+    picture.save(path.with_suffix(".pgm"))
     path.unlink()
-    assert said("compare", discs).endswith("; save it as PNG, TIFF, NPY, or NIfTI for a volume, or move it")
-    path.with_suffix(".bmp").rename(discs / "disc1.bmp")
-    save(path, pixels(discs / "disc1.bmp"))
+    assert said("compare", discs).endswith("; save it as PNG, JPEG, BMP, TIFF, NPY, or NIfTI for a volume, or move it")
+    path.with_suffix(".pgm").rename(discs / "disc1.webp")
+    save(path, pixels(discs / "disc1.pgm"))
     assert said("compare", discs) == ""
 
 
@@ -167,13 +167,13 @@ def test_images_that_are_none(discs: Path, volumes: Path, said: Said) -> None:
     assert ".nii.gz" in {"".join(image.suffixes) for image in (volumes / "images").iterdir()}
 
 
-@follows("save one a file, (X, Y, Z) or (X, Y, Z, 1 to 4)")
+@follows("save one a file, (X, Y, Z) or (X, Y, Z, channels)")
 def test_volumes_that_are_none(volumes: Path, said: Said) -> None:
     whole = {path: np.asarray(nibabel.load(path).dataobj) for path in sorted((volumes / "images").iterdir())}
     first = next(iter(whole))
-    save(first, whole[first][..., None].repeat(5, 3))
-    assert said("compare", volumes).endswith("is no volume; save one a file, (X, Y, Z) or (X, Y, Z, 1 to 4)")
-    for channels in range(5):
+    save(first, whole[first][..., None, None].repeat(2, 3).repeat(2, 4))
+    assert said("compare", volumes).endswith("is no volume; save one a file, (X, Y, Z) or (X, Y, Z, channels)")
+    for channels in (0, 1, 7):
         for path, array in whole.items():
             save(path, array[..., None].repeat(channels, 3) if channels else array)
         assert said("compare", volumes) == ""
@@ -182,7 +182,7 @@ def test_volumes_that_are_none(volumes: Path, said: Said) -> None:
 # --------------------------------------------------------------------------------------------------- labels
 
 
-@follows("save class numbers as one {}")
+@follows("save class numbers as one {}", "save class numbers as one grey (H, W) image")
 def test_masks_that_are_none(discs: Path, volumes: Path, said: Said) -> None:
     for path, axis, expected in (
         (discs / "masks" / "disc2.png", 2, "grey (H, W) image"),
@@ -190,7 +190,7 @@ def test_masks_that_are_none(discs: Path, volumes: Path, said: Said) -> None:
     ):
         folder = path.parent.parent
         mask = pixels(path) if axis == 2 else np.asarray(nibabel.load(path).dataobj)
-        save(path, np.stack([mask] * 3, axis))
+        save(path, np.stack([mask, 2 * mask, mask], axis))
         assert said("compare", folder).endswith(f"; save class numbers as one {expected}")
         save(path, mask)
         assert said("compare", folder) == ""
@@ -230,8 +230,8 @@ def test_masks_of_0_and_255(way: str, discs: Path, said: Said) -> None:
 
 @follows("Then name each class in classes.txt", "Then use --task binary")
 def test_high_labels(discs: Path, labelled: Path, said: Said) -> None:
-    most = {discs: 3, labelled: 40}
-    save(discs / "masks" / "disc2.npy", np.full((32, 32), 3))
+    most = {discs: 33, labelled: 40}
+    save(discs / "masks" / "disc2.npy", np.full((32, 32), 33))
     rewrite(labelled / "labels.csv", "i03,2", "i03,40")
     for folder, highest in most.items():
         assert f"labels go up to {highest} and " in said("compare", folder)

@@ -11,7 +11,7 @@ from discs import make_folder
 from PIL import Image
 
 from lossmith.lab import UserError
-from lossmith.lab.data.labelled import Data, read_pixels
+from lossmith.lab.data.labelled import Data, faults_of_pixels, read_pixels
 
 
 def read(folder: Path, task: str = "multiclass", ignore_index: int = -100) -> Data:
@@ -132,7 +132,7 @@ def test_classes_txt_names_the_classes_and_allows_an_absent_one(mine: Path) -> N
 
 
 def test_no_folder(mine: Path) -> None:
-    (mine / "masks").rename(mine / "labels")
+    (mine / "masks").rename(mine / "truth")
     assert "no folder masks/" in refusal(mine)
 
 
@@ -158,8 +158,8 @@ def test_one_stem_twice(mine: Path) -> None:
 
 
 def test_unknown_suffix(mine: Path) -> None:
-    (mine / "images" / "disc9.jpg").write_bytes(b"")
-    assert "disc9.jpg: cannot read .jpg; save it as PNG, TIFF, NPY, or NIfTI" in refusal(mine)
+    (mine / "images" / "disc9.webp").write_bytes(b"")
+    assert "disc9.webp: cannot read .webp; save it as PNG, JPEG, BMP, TIFF, NPY, or NIfTI" in refusal(mine)
 
 
 def test_hidden_files_do_not_matter(mine: Path) -> None:
@@ -197,8 +197,9 @@ def test_nan_pixels(mine: Path) -> None:
 
 def test_colour_mask(mine: Path) -> None:
     path = mine / "masks" / "disc2.png"
-    Image.open(path).convert("RGB").save(path)
-    assert "is no label image" in refusal(mine)
+    colours = np.asarray(Image.open(path).convert("RGB")) * np.uint8([1, 2, 3])
+    Image.fromarray(colours).save(path)
+    assert "disc2.png: holds colours, no labels; save class numbers as one grey" in refusal(mine)
 
 
 def test_mask_of_0_and_255(mine: Path) -> None:
@@ -216,9 +217,12 @@ def test_object_numbers(mine: Path) -> None:
     assert "--task binary" in message
 
 
-def test_a_gap_in_the_labels(mine: Path) -> None:
-    save_mask(mine, "disc2", np.full((32, 32), 3))
-    assert "labels go up to 3 and label 2 is missing" in refusal(mine)
+def test_a_gap_in_the_labels_gets_a_first_look(mine: Path) -> None:
+    save_mask(mine, "disc2", np.full((32, 32), 5))
+    assert read(mine).classes == ["background", *(f"class {k}" for k in range(1, 6))]
+    (fault,) = faults_of_pixels(mine, "multiclass", -100)
+    assert not fault.fatal
+    assert "disc2.npy: labels go up to 5 without 2, 3, 4; they are read as class numbers. Object numbers?" in str(fault)
 
 
 def test_more_classes_than_named(mine: Path) -> None:

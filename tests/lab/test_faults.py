@@ -51,14 +51,14 @@ def test_three_faults_of_masks(discs: Path) -> None:
 
 
 def test_faults_of_names_headers_and_values(discs: Path) -> None:
-    (discs / "images" / "more.bmp").touch()
+    (discs / "images" / "more.webp").touch()
     (discs / "images" / "disc0.png").write_bytes(b"no picture")
     (discs / "classes.txt").write_text("once\nonce\n")
     save(discs / "masks" / "disc1.npy", np.full((32, 32), 0.5))
     save(discs / "images" / "disc2.npy", np.full((32, 32), np.nan))
     found = faults(discs)
     assert [text.split(":")[0] for text in found] == [
-        *("images/more.bmp", "images/disc0.png", "classes.txt", "masks/disc1.npy", "images/disc2.npy")
+        *("images/more.webp", "images/disc0.png", "classes.txt", "masks/disc1.npy", "images/disc2.npy")
     ]
     assert first(discs) == found[0]
 
@@ -66,9 +66,9 @@ def test_faults_of_names_headers_and_values(discs: Path) -> None:
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_a_file_that_cannot_be_read_is_one_fault(part: str, discs: Path) -> None:
     """Neither its partner nor its row in split.csv is wrong for it."""
-    (discs / part / "disc1.png").rename(discs / part / "disc1.bmp")
+    (discs / part / "disc1.png").rename(discs / part / "disc1.webp")
     (text,) = faults(discs)
-    assert text.startswith(f"{part}/disc1.bmp: cannot read .bmp; ")
+    assert text.startswith(f"{part}/disc1.webp: cannot read .webp; ")
 
 
 def test_faults_of_labels(labelled: Path) -> None:

@@ -51,7 +51,7 @@ def test_fingerprint_sees_a_label(folder: Path) -> None:
         ("i00,0", "i99,0", r"labels.csv, line 2: there is no image with the stem 'i99'"),
         ("i00,0", "i00,0\ni00,0", r"labels.csv, line 3: 'i00' is listed twice"),
         ("stem,label", "stem,class", r"the first line must be stem,label"),
-        ("i00,0", "i00,5", r"labels go up to 5 and label 3 is missing"),
+        ("i00,0", "i00,50", r"labels go up to 50 and label 3 is missing"),
     ],
 )
 def test_labels_csv(folder: Path, old: str, new: str, message: str) -> None:

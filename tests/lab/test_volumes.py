@@ -68,8 +68,8 @@ def test_images_and_volumes_do_not_mix(tmp_path: Path) -> None:
 
 def test_a_series_is_no_volume(tmp_path: Path) -> None:
     folder = make_volumes(tmp_path / "series")
-    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 9), np.float32), np.eye(4)), folder / "images" / "a.nii.gz")
-    with pytest.raises(UserError, match=r"a\.nii\.gz: shape \(4, 4, 4, 9\) is no volume"):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2, 9), np.float32), np.eye(4)), folder / "images" / "a.nii.gz")
+    with pytest.raises(UserError, match=r"a\.nii\.gz: shape \(4, 4, 4, 2, 9\) is no volume"):
         read_pixels(folder, "series", "multiclass", -100)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 Quality = Literal["none", "centerness", "iou"]
+Pages = Literal["volume", "channels"]
 USUAL_RATE = 3e-3
 RATES = (1 / 3, 1.0, 3.0)  # what `--lr auto` tries, as multiples of the usual one
 
@@ -34,6 +35,7 @@ class Asked:
     unlabelled: Path | None = None
     unlabelled_batch: int | None = None
     quality: Quality | None = None
+    pages: Pages | None = None  # what the pages of a TIFF are
     group_by: str | None = None
     folds: int | None = None
 

@@ -53,6 +53,9 @@ def compare(
         Literal["none", "centerness", "iou"] | None,
         typer.Option(help="With boxes: what multiplies the class's score; centerness. Never for qfl, vfl."),
     ] = None,
+    pages: Annotated[
+        Literal["volume", "channels"] | None, typer.Option(help="What the pages of a TIFF with several of them are.")
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(help="What stays on one side: a column of split.csv, or a pattern for stems: '^[^_]+'."),
@@ -62,13 +65,14 @@ def compare(
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
 
-    Your own data is a folder: images/ and masks/ with the same file stems (PNG, TIFF, NPY, or NIfTI for volumes;
-    integer labels, 0 is background); or images/ and labels.csv (columns stem,label) to classify whole images. split.csv
-    (columns stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken.
-    Images that belong together, as those of a patient do, stay on one side if split.csv has a column group (or patient,
-    case), with or without split, or --group-by finds their group.
-    classes.txt names the classes, one a line. Or images/ and boxes.csv (columns stem,x1,y1,x2,y2) to detect things of
-    one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
+    Your own data is a folder: images/ and masks/ with the same file stems (PNG, JPEG, BMP, TIFF, NPY, or NIfTI for
+    volumes; masks never as JPEG; whole numbers, 0 is background), or as nnU-Net has it, imagesTr/, labelsTr/ and
+    dataset.json; or images/ and labels.csv (columns stem,label) to classify whole images. split.csv (columns
+    stem,split; train, validation or unused) chooses the held-back images, else a seeded quarter is taken. Images
+    that belong together, as those of a patient do, stay on one side if split.csv has a column group (or patient,
+    case), with or without split, or --group-by finds their group. classes.txt names the classes, one a line. Or
+    images/ and boxes.csv (columns stem,x1,y1,x2,y2), or boxes as COCO, Pascal VOC or YOLO write them, to detect
+    things of one class; a loss then has terms for scores and boxes: "qfl + 2*giou + 0.25*dfl", "focal + giou".
 
     class_weight="inverse" in a loss, or "median", "effective", "enet", is counted from the images to train on; so are
     the pairs of classes that nonadjacency forbids, if it does not name them.
@@ -114,6 +118,7 @@ def compare(
         unlabelled=unlabelled,
         unlabelled_batch=unlabelled_batch,
         quality=quality,
+        pages=pages,
         group_by=group_by,
         folds=folds,
     )

@@ -6,6 +6,7 @@ from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.index import Index
 
 _MOST_UNNAMED_CLASSES = 32
+_OFTEN_UNLABELLED = (255, 65535)
 
 
 def name_classes(
@@ -14,14 +15,23 @@ def name_classes(
     """What the labels are called, from the labels that each image holds; and what is wrong with them."""
     names = index.classes
     faults: list[Fault] = []
+    if not seen:  # no image at all, which is said elsewhere
+        return names, faults
+    ignored = index.dataset.ignored
+    if ignored is not None and ignored != ignore_index:
+        faults.append(
+            Fault(index.folder / "dataset.json", f"ignores the label {ignored}", f"add --ignore-index {ignored}")
+        )
     if task == "binary":
+        faults += _beside_255(seen, index, ignore_index)
         seen = {stem: {v if v == ignore_index else int(v > 0) for v in here} for stem, here in seen.items()}
         classes = names if len(names) == 2 else ["background", "foreground"]
     elif names:
         classes = names
     else:
-        classes, faults = _default_names(seen, index, ignore_index)
-    if faults:
+        classes, more = _default_names(seen, index, ignore_index)
+        faults += more
+    if any(fault.fatal for fault in faults):
         return classes, faults
     ignores = any(ignore_index in here for here in seen.values())
     for stem, here in seen.items():
@@ -45,7 +55,7 @@ def name_classes(
 
 
 def _default_names(seen: dict[str, set[int]], index: Index, ignore_index: int) -> tuple[list[str], list[Fault]]:
-    """Names for labels 0, 1, …, without gaps: a gap is more often a 0/255 mask or instance ids than a missing class."""
+    """Names for the labels 0, 1, …, of which some may be missing, or what else the labels may be."""
     faults = []
     for stem, here in seen.items():
         valid = here - {ignore_index}
@@ -55,11 +65,33 @@ def _default_names(seen: dict[str, set[int]], index: Index, ignore_index: int) -
             faults.append(Fault(index.partners[stem], what, fix))
     every = set().union(*seen.values()) - {ignore_index}
     most = max(every, default=0)
-    gaps = sorted(set(range(most + 1)) - every)
-    if not faults and (most >= _MOST_UNNAMED_CLASSES or gaps):
-        why = f"label {gaps[0]} is missing" if gaps else f"that is {most + 1} classes"
-        where = next(index.partners[stem] for stem, here in seen.items() if most in here)
+    rest = max(every - {most}, default=0)
+    where = next(index.partners[stem] for stem, here in seen.items() if most in here or most == 0)
+    if not faults and most in _OFTEN_UNLABELLED and 0 < rest < _MOST_UNNAMED_CLASSES:
+        faults.append(Fault(where, f"holds the label {most} beside 0 to {rest}, unlabelled?", _ignore(most)))
+    elif not faults and most >= _MOST_UNNAMED_CLASSES:
+        missing = sorted(set(range(most + 1)) - every)
+        why = f"label {missing[0]} is missing" if missing else f"that is {most + 1} classes"
         fix = "Class numbers? Then name each class in classes.txt. Object numbers? Then use --task binary"
         faults.append(Fault(where, f"labels go up to {most} and {why}", fix))
-    first = "class 0" if next(iter(index.partners.values())).suffix == ".csv" else "background"
+    elif not faults and every - {0} and (missing := sorted(set(range(1, most)) - every)):
+        without = f"{', '.join(map(str, missing[:5]))}{' …' if len(missing) > 5 else ''}"
+        what = f"labels go up to {most} without {without}; they are read as class numbers"
+        fix = "Object numbers? Then use --task binary. Names? Then write each into classes.txt, the absent too"
+        faults.append(Fault(where, what, fix, fatal=False))
+    first = "class 0" if where.suffix == ".csv" else "background"
     return [first, *(f"class {k}" for k in range(1, most + 1))], faults
+
+
+def _beside_255(seen: dict[str, set[int]], index: Index, ignore_index: int) -> list[Fault]:
+    """Where all labels above 0 are foreground, what is unlabelled must not be."""
+    for stem, here in seen.items():
+        high = next((v for v in _OFTEN_UNLABELLED if v in here and v != ignore_index), None)
+        if high is not None and here - {0, high, ignore_index}:
+            what, fix = f"holds the label {high} beside others, read as foreground", f"--ignore-index {high} ignores it"
+            return [Fault(index.partners[stem], what, fix, fatal=False)]
+    return []
+
+
+def _ignore(label: int) -> str:
+    return f"Then use --ignore-index {label}, else name each class in classes.txt"

@@ -1,13 +1,17 @@
 """Labelled images: a folder with `images/` and `masks/`, or with `images/` and `labels.csv`.
 
     mydata/
-      images/a.png b.png …     PNG, TIFF or NPY; 8 bit, 16 bit or float; grey, RGB or up to 4 channels; or NIfTI volumes
-      masks/a.png b.png …      the same stems; integer labels, 0 is background
+      images/a.png b.png …     PNG, JPEG, BMP, TIFF or NPY; 8 bit, 16 bit or float; grey, RGB or more channels; or
+                               NIfTI volumes; turned upright where an orientation tag says so; in sub-folders too
+      masks/a.png b.png …      the same stems, or a_mask, a_label, a_seg; whole numbers, 0 is background; labels/ too
       labels.csv               instead of masks/: columns stem,label; a label for each whole image (classification)
       split.csv                optional: columns stem,split with split = train, validation or unused; and group (or
                                patient, case) for images that belong together, with or without split
       classes.txt              optional: one class name a line, background first
       SOURCE.txt               optional: licence and citation, printed and put into the report
+
+Or a folder of nnU-Net or of the Decathlon: imagesTr/ (case_0000, case_0001 … for the channels of a case), labelsTr/ and
+dataset.json, which names the classes. What is no image (README.txt, Thumbs.db) is skipped with a line.
 
 Tables may give names of files for stems. Without a split a seeded quarter of the images is held back for validation,
 whole groups where they are known (groups.py). Every channel of every image is brought to mean 0 and standard deviation
@@ -32,12 +36,12 @@ from lossmith.lab.data.files import (
     FORMATS,
     image_shape,
     mask_shape,
+    orientation,
     read_mask,
     read_stored,
-    suffixes_beside,
 )
 from lossmith.lab.data.folds import deal
-from lossmith.lab.data.index import Index, index_images, list_files, list_part, read_headers, unread_in
+from lossmith.lab.data.index import Index, index_images, list_files, list_masks, read_headers, turned
 from lossmith.lab.data.samples import Sample, fingerprint, read_sample
 from lossmith.lab.data.stored import Store, Watch, in_threads
 from lossmith.lab.data.tables import read_column
@@ -106,22 +110,15 @@ class Data:
 # ------------------------------------------------------------------------------------------------- names and headers
 
 
-def index_pixels(folder: Path, group_by: str | None = None) -> Index:
+def index_pixels(folder: Path, group_by: str | None = None, pages: str | None = None) -> Index:
     """A folder of images and masks, indexed."""
-    index = index_images(folder, f"expected {FORMATS}")
-    masks = list_part(folder, "masks", index.faults) if index.images else {}
-    if masks is not None:
-        unread, images = unread_in(folder / "masks", index.faults), index.images.keys() | index.unread
-        known = masks.keys() | unread
-        missing = [(path, "mask", "masks", s) for s, path in index.images.items() if s not in known]
-        missing += [(path, "image", "images", s) for s, path in masks.items() if s not in images]
-        for path, what, part, stem in missing:
-            fix = f"expected {part}/{stem} with {suffixes_beside(path)}"
-            index.faults.append(Fault(path, f"no {what} for it", fix))
-        index.partners = {stem: masks[stem] for stem in index.images if stem in masks}
-    spaces = read_headers(index.partners, mask_shape, index.faults)
-    index.shapes = read_headers(index.images, image_shape, index.faults)
+    index = index_images(folder, f"expected {FORMATS}", pages)
+    if index.images:
+        list_masks(index)
+    spaces = read_headers(index.partners, lambda path: mask_shape(path, pages), index.faults)
+    index.shapes = read_headers(index.images, lambda path: image_shape(path, pages), index.faults)
     _compare_shapes(index, spaces)
+    turned(index)
     index.read_tables(group_by)
     return index
 
@@ -153,6 +150,12 @@ def _compare_shapes(index: Index, masks: dict[str, tuple[int, ...]] | None) -> N
             path = index.partners[stem]
             what = f"the mask is {_size(masks[stem])} but its image is {_size(shape[1:])} pixels"
             fix = "they must have the same size"
+            if orientation(index.images[stem]) != orientation(path):
+                what += ", turned upright as its tag says"
+                fix = "remove the orientation tag of the image if the mask was drawn on it as it is stored"
+        elif index.dataset.channels not in (None, shape[0]):
+            what = f"{shape[0]} channels, but dataset.json names {index.dataset.channels}"
+            fix = "give every case all its channels, from _0000 on"
         elif len(shape) != len(other):
             what = f"is {len(shape) - 1}-D, but {name} is {len(other) - 1}-D"
             fix = "keep images and volumes in separate folders"
@@ -171,16 +174,25 @@ def _compare_shapes(index: Index, masks: dict[str, tuple[int, ...]] | None) -> N
 
 
 def read_pixels(
-    folder: Path, name: str, task: str, ignore_index: int, group_by: str | None = None, watch: Watch = lambda *_: None
+    folder: Path,
+    name: str,
+    task: str,
+    ignore_index: int,
+    group_by: str | None = None,
+    watch: Watch = lambda *_: None,
+    pages: str | None = None,
 ) -> Data:
     """Read a folder of images and masks (see the top of this file).
 
     `task="binary"` reads every label above 0 as foreground, `group_by` says which images belong together (groups.py),
-    and `watch(done, total)` hears how far it is. Raises `UserError` naming the file and the fix.
+    `watch(done, total)` hears how far it is, and `pages` says what those of a TIFF are. Raises `UserError` naming the
+    file and the fix.
     """
-    index = index_pixels(folder, group_by)
+    index = index_pixels(folder, group_by, pages)
     index.check()
-    return _read(index, name, lambda stem: read_mask(index.partners[stem], ignore_index), task, ignore_index, watch)
+    return _read(
+        index, name, lambda stem: read_mask(index.partners[stem], ignore_index, pages), task, ignore_index, watch
+    )
 
 
 def read_labels(
@@ -201,7 +213,7 @@ def _read(
         label = read_label(stem)
         if task == "binary":
             label = np.where(label == ignore_index, label, label > 0)
-        return read_sample(stem, index.images[stem], label, ignore_index, store)
+        return read_sample(stem, index.images[stem], label, ignore_index, store, index.pages)
 
     samples = dict(zip(index.images, in_threads(read, index.stems, index.largest, watch), strict=True))
     seen = {stem: set(sample.pixels) for stem, sample in samples.items()}
@@ -221,10 +233,12 @@ def _read(
     )
 
 
-def faults_of_pixels(folder: Path, task: str, ignore_index: int, group_by: str | None = None) -> list[Fault]:
+def faults_of_pixels(
+    folder: Path, task: str, ignore_index: int, group_by: str | None = None, pages: str | None = None
+) -> list[Fault]:
     """Everything that is wrong in a folder of images and masks, a few files in memory at a time."""
-    index = index_pixels(folder, group_by)
-    return _faults(index, lambda stem: read_mask(index.partners[stem], ignore_index), task, ignore_index)
+    index = index_pixels(folder, group_by, pages)
+    return _faults(index, lambda stem: read_mask(index.partners[stem], ignore_index, pages), task, ignore_index)
 
 
 def faults_of_labels(folder: Path, task: str, ignore_index: int, group_by: str | None = None) -> list[Fault]:
@@ -261,7 +275,7 @@ def unreadable(index: Index) -> list[Fault]:
 def _unreadable(stem: str, index: Index) -> list[Fault]:
     try:
         if stem in index.shapes:
-            read_stored(index.images[stem])
+            read_stored(index.images[stem], index.pages)
     except Faulty as error:
         return [error.fault]
     return []

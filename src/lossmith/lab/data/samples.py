@@ -55,9 +55,11 @@ class Sample:
         return standardised(pixels, *self.scale) if self.scale else pixels
 
 
-def read_sample(stem: str, path: Path, label: Array, ignore_index: int, store: Store) -> Sample:
+def read_sample(
+    stem: str, path: Path, label: Array, ignore_index: int, store: Store, pages: str | None = None
+) -> Sample:
     """Read, check and measure an image whose labels are known; its pixels go into the store."""
-    stored = read_stored(path)
+    stored = read_stored(path, pages)
     image = stored.astype(np.float32)
     values, pixels = np.unique(narrow := _narrow(label, ignore_index), return_counts=True)
     return Sample(

@@ -4,6 +4,7 @@
       images/a.png b.png …     as in labelled.py, 2-D
       boxes.csv                columns stem,x1,y1,x2,y2 in pixels, and optionally ignore: 1 for a box that is neither to
                                be found nor wrong to be found; an image without a row has no object
+      annotations.json …       or boxes as COCO, Pascal VOC or YOLO write them: see annotations.py
       split.csv                optional: columns stem,split with split = train, validation or unused
       classes.txt              optional: two names, background and what the boxes hold
       SOURCE.txt               optional: licence and citation
@@ -16,15 +17,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lossmith.lab.data.annotations import find_annotations, read_annotations
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.files import image_shape, read_image
-from lossmith.lab.data.index import Index, index_images, read_headers
+from lossmith.lab.data.index import MASKS, Index, index_images, part_of, read_headers
 
 Array = np.ndarray[Any, Any]
 
@@ -95,6 +98,14 @@ def _windows(shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
 BoxTable = tuple[dict[str, Array], dict[str, Array]]
 
 
+def holds_boxes(folder: Path) -> bool:
+    """Whether a folder says where things lie; with masks too, those are what is asked for."""
+    if (folder / "boxes.csv").is_file():
+        return True
+    others = (folder / part_of(folder, MASKS)).is_dir()
+    return not others and not (folder / "labels.csv").is_file() and find_annotations(folder) is not None
+
+
 def index_scenes(folder: Path) -> tuple[Index, BoxTable]:
     """A folder of images and boxes, indexed; and by stem the boxes (M, 4) and which of them are ignored (M,)."""
     index = index_images(folder)
@@ -107,13 +118,15 @@ def index_scenes(folder: Path) -> tuple[Index, BoxTable]:
             what = f"shape {shape}, but {index.images[first].name} has {index.shapes[first]}"
             fix = "boxes need 2-D images with the same number of channels"
             faults.append(Fault(index.images[stem], what, fix))
-    boxes = _read_boxes(index) if index.images else ({}, {})
+    table = folder / "boxes.csv"
+    read = _read_boxes if table.is_file() else _read_others
+    boxes = read(index) if index.images else ({}, {})
     index.read_tables()
     if index.classes and len(index.classes) != 2:
         faults.append(Fault(folder / "classes.txt", "boxes are of one class", "name two, background first"))
-    if not faults:  # else there may be boxes in what could not be read
+    if not any(fault.fatal for fault in faults):  # else there may be boxes in what could not be read
         faults += [
-            Fault(folder / "boxes.csv", f"no box in the images marked {part}")
+            Fault(table if table.is_file() else folder, f"no box in the images marked {part}")
             for part in ("train", "validation")
             if all(_ignored(stem, index, boxes).all() for stem in index.images if index.split[stem] == part)
         ]
@@ -163,6 +176,19 @@ def _read_boxes(index: Index) -> BoxTable:
                 continue
             boxes[row["stem"]].append([float(row[side]) for side in _SIDES])
             ignore[row["stem"]].append(row.get("ignore") == "1")
+    return _as_arrays(boxes, ignore)
+
+
+def _read_others(index: Index) -> BoxTable:
+    boxes: dict[str, list[tuple[float, ...]]] = {stem: [] for stem in index.images}
+    ignore: dict[str, list[bool]] = {stem: [] for stem in index.images}
+    for box in read_annotations(index):
+        boxes[box.stem].append(box.sides)
+        ignore[box.stem].append(box.ignore)
+    return _as_arrays(boxes, ignore)
+
+
+def _as_arrays(boxes: Mapping[str, Sequence[Sequence[float]]], ignore: dict[str, list[bool]]) -> BoxTable:
     return (
         {stem: np.array(found, dtype=np.float64).reshape(-1, 4) for stem, found in boxes.items()},
         {stem: np.array(found, dtype=bool) for stem, found in ignore.items()},

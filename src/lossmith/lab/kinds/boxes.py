@@ -1,4 +1,4 @@
-"""Images with boxes, in boxes.csv: things of one class are detected."""
+"""Images with boxes: things of one class are detected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.labelled import unreadable
-from lossmith.lab.data.scenes import TILE, Scene, Scenes, cut, index_scenes, read_scenes
+from lossmith.lab.data.scenes import TILE, Scene, Scenes, cut, holds_boxes, index_scenes, read_scenes
 from lossmith.lab.data.stored import Watch
 from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions, Trials
 from lossmith.lab.page import pictures
@@ -101,7 +101,7 @@ class BoxKind(Kind):
     steps = 600
 
     def recognises(self, folder: Path) -> bool:
-        return (folder / "boxes.csv").is_file()
+        return holds_boxes(folder)
 
     def faults(self, folder: Path, asked: Asked) -> list[Fault]:
         index, _ = index_scenes(folder)

@@ -12,6 +12,7 @@ from torch import nn
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.index import MASKS, part_of
 from lossmith.lab.data.labelled import Data, faults_of_labels, read_labels
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.data.stored import Watch
@@ -34,7 +35,7 @@ class ImageKind(PixelKind):
     template = '{% extends "images.html" %}'
 
     def recognises(self, folder: Path) -> bool:
-        return (folder / "labels.csv").is_file() and not (folder / "masks").is_dir()
+        return (folder / "labels.csv").is_file() and not (folder / part_of(folder, MASKS)).is_dir()
 
     def faults(self, folder: Path, asked: Asked) -> list[Fault]:
         return faults_of_labels(folder, asked.task, asked.ignore_index, asked.group_by)

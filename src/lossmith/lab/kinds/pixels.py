@@ -14,6 +14,7 @@ from torch import nn
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.index import MASKS, part_of
 from lossmith.lab.data.labelled import Data, add_unlabelled, faults_of_pixels, read_pixels
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.data.stored import Watch
@@ -61,14 +62,14 @@ class PixelKind(Kind):
     )
 
     def recognises(self, folder: Path) -> bool:
-        return (folder / "masks").is_dir()
+        return (folder / part_of(folder, MASKS)).is_dir()
 
     def faults(self, folder: Path, asked: Asked) -> list[Fault]:
-        return faults_of_pixels(folder, asked.task, asked.ignore_index, asked.group_by)
+        return faults_of_pixels(folder, asked.task, asked.ignore_index, asked.group_by, asked.pages)
 
     def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Data:
         self.check(asked)
-        data = read_pixels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch)
+        data = read_pixels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch, asked.pages)
         return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
     def check(self, asked: Asked) -> None:
