@@ -97,7 +97,7 @@ class Store:
             self._scratch = self._scratch or Scratch(folder)
             self._scratch.file.seek(self._end)
             self._scratch.file.write(array.data)
-            self._scratch.file.flush()
+            self._scratch.file.flush()  # a full disk is to be met here
         except OSError as error:
             raise UserError(
                 f"{folder}: cannot hold the pixels that memory has no room for ({error.strerror} after "
