@@ -19,7 +19,7 @@ $(VENV)/.bench: $(VENV)/.installed
 	@touch $@
 
 demo: $(VENV)/.installed
-	$(BIN)/lossmith compare bacteria --loss ce --loss dice --loss "dice + ce" --loss focal --seeds 3 --out demo
+	$(BIN)/lossmith compare bacteria --loss ce --loss dice --loss "dice + ce" --budget 5m --out demo
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
