@@ -82,6 +82,7 @@ class Kind:
             batch=asked.batch or batch,
             lr=asked.lr or USUAL_RATE,
             ignore_index=asked.ignore_index,
+            pages=asked.pages,
             group_by=asked.group_by,
             folds=asked.folds,
             device=asked.device,

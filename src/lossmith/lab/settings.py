@@ -56,6 +56,7 @@ class RunSettings:
     features: tuple[int, ...] = (8, 8, 16, 32, 64, 8)
     unlabelled: str | None = None  # a folder of images without masks, and how many crops of them join a step
     unlabelled_batch: int | None = None
+    pages: Pages | None = None
     group_by: str | None = None  # how patients are told from names
     folds: int | None = None  # seed s holds back fold s modulo so many
     rates: tuple[float, ...] = (1.0,)  # multiples of `lr`, of which each loss trains at its best

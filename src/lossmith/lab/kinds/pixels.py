@@ -58,6 +58,7 @@ class PixelKind(Kind):
         "device",
         "unlabelled",
         "unlabelled_batch",
+        "pages",
         "folds",
     )
 
