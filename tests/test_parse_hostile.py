@@ -90,7 +90,7 @@ def said(text: str) -> str:
     return ""
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.one_of(st.text(max_size=60), PIECES, mutated(), mutated()))
 def test_any_text(text: str) -> None:
     said(text)
