@@ -12,6 +12,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 from advice import Said, follows, pixels, rewrite, save
 from balls import make_labelled, make_volumes
 from crowns import make_folder as make_boxes
@@ -563,3 +564,20 @@ def test_the_page_of_each_kind(kind: str, tmp_path: Path, request: pytest.Fixtur
 def test_a_place_that_cannot_be_written(folder: Path, tmp_path: Path, said: Said) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in said("audit", folder, "--out", tmp_path / "file")
+
+
+def test_pages_of_a_tiff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    for i in range(3):
+        image, mask = random.integers(0, 99, (6, 40, 40)).astype(np.uint8), np.zeros((6, 40, 40), np.uint8)
+        mask[2:4, 5:20, 5:20] = 1
+        tifffile.imwrite(tmp_path / "data" / "images" / f"{i}.tif", image, photometric="minisblack", metadata=None)
+        tifffile.imwrite(tmp_path / "data" / "masks" / f"{i}.tif", mask, photometric="minisblack", metadata=None)
+    assert main(["audit", str(tmp_path / "data"), "--json"]) == 0
+    assert any("--pages" in fault["fix"] for fault in json.loads(capsys.readouterr().out)["faults"])
+    assert main(["audit", str(tmp_path / "data"), "--pages", "volume", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["faults"] == []
+    assert all("--pages volume" in suggestion["command"] for suggestion in found["suggestions"])

@@ -16,6 +16,7 @@ from scipy import ndimage  # type: ignore[import-untyped]
 
 from lossmith.lab.data.faults import Fault, Faulty
 from lossmith.lab.data.files import mean_and_spread, read_mask, read_stored, standardised
+from lossmith.lab.settings import Pages
 
 Array = np.ndarray[Any, Any]
 
@@ -37,6 +38,7 @@ class PixelJob:
     ignore_index: int
     binary: bool
     crop: int
+    pages: Pages | None = None
 
 
 @dataclass
@@ -85,7 +87,7 @@ def measure_pixels(job: PixelJob) -> MeasuredPixels:
     found = MeasuredPixels(job.stem, job.part)
     bins = None
     try:
-        raw = read_stored(job.image)
+        raw = read_stored(job.image, job.pages)
         found.shape, found.dtype = raw.shape, str(raw.dtype)
         found.digest = digest_of(raw)
         found.grey = [grey_of(channel) for channel in raw]
@@ -98,7 +100,7 @@ def measure_pixels(job: PixelJob) -> MeasuredPixels:
     except Faulty as error:
         found.faults.append(error.fault)
     try:
-        label = read_mask(job.mask, job.ignore_index) if job.mask else np.array(job.label, np.int32)
+        label = read_mask(job.mask, job.ignore_index, job.pages) if job.mask else np.array(job.label, np.int32)
     except Faulty as error:
         found.faults.append(error.fault)
         return found

@@ -60,7 +60,7 @@ def survey(kind: Kind, folder: Path, asked: Asked, sample: int | None = None, ev
     A kind of data that nothing here measures has its faults only.
     """
     if kind.name == "segmentation":
-        index = index_pixels(folder, asked.group_by)
+        index = index_pixels(folder, asked.group_by, asked.pages)
         found = Survey(kind, asked, index, [], measure_pixels, 0)
         found.crop = asked.crop or kind.sizes(found)[0]
         found.jobs = [_pixels(found, stem, mask, 0) for stem, mask in index.partners.items() if stem in index.shapes]
@@ -87,7 +87,8 @@ def survey(kind: Kind, folder: Path, asked: Asked, sample: int | None = None, ev
 def _pixels(found: Survey, stem: str, mask: Path | None, label: int) -> PixelJob:
     asked, index = found.asked, found.index
     image, part = index.images[stem], _part(found.index, stem)
-    return PixelJob(stem, part, image, mask, label, asked.ignore_index, asked.task == "binary", found.crop)
+    binary = asked.task == "binary"
+    return PixelJob(stem, part, image, mask, label, asked.ignore_index, binary, found.crop, asked.pages)
 
 
 def _part(index: Index, stem: str) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes
-from lossmith.lab.settings import Asked
+from lossmith.lab.settings import Asked, Pages
 
 _FEW_PIXELS = 50_000_000  # less is measured sooner than processes have started
 _FAULTS_SHOWN = 10
@@ -38,6 +38,7 @@ def audit(
     group_by: Annotated[
         str | None, typer.Option(help="What belongs together: a column of split.csv, or a pattern for stems: '^[^_]+'.")
     ] = None,
+    pages: Annotated[Pages | None, typer.Option(help="What the pages of a TIFF with several of them are.")] = None,
     json: Json = False,
 ) -> None:
     """Say what is in a data folder, everything that is wrong with it, and which losses deserve a trial.
@@ -59,7 +60,7 @@ def audit(
     say = notes()
     folder = builtin.find_folder(data, say.print)
     kind = kind_of(folder)
-    asked = Asked(data=data, task=task, ignore_index=ignore_index, group_by=group_by)
+    asked = Asked(data=data, task=task, ignore_index=ignore_index, group_by=group_by, pages=pages)
     if group_by and kind.name == "detection":
         raise UserError(f"--group-by: {data} has boxes; drop it, and say in split.csv who is held back")
     found = survey(kind, folder, asked, sample, everything)
@@ -93,16 +94,19 @@ def _options(asked: Asked, folder: Path, facts: dict[str, Any]) -> tuple[str, ..
     """What a comparison must be told too. Guessed groups stay whole where nobody has said a split."""
     options = ["--task", asked.task] if asked.task != "multiclass" else []
     options += ["--ignore-index", str(asked.ignore_index)] if asked.ignore_index != -100 else []
+    options += ["--pages", asked.pages] if asked.pages else []
     guessed = facts["groups"]["pattern"] if not (folder / "split.csv").is_file() else ""
     group_by = asked.group_by or guessed
     return (*options, *(["--group-by", group_by] if group_by and facts["kind"] != "detection" else []))
 
 
 def _write(out: Path, facts: dict[str, Any], html: str) -> None:
+    from lossmith.lab.run.records import write
+
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "fingerprint.json").write_text(dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        (out / "audit.html").write_text(html, encoding="utf-8")
+        write(out / "fingerprint.json", dumps(facts, indent=1, ensure_ascii=False) + "\n")
+        write(out / "audit.html", html)
     except OSError as error:
         raise UserError(f"--out {out}: cannot be written ({error.strerror})") from error
 
