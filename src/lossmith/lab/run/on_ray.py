@@ -94,6 +94,8 @@ class RayEngine(Engine):
         results: list[T] = []
         self._running.add(answers)
         try:
+            if self._stopped:
+                raise CancelledError
             for answer in answers:
                 told, results = ray.get(answer)
                 tell(told, watcher)
