@@ -28,7 +28,7 @@ import lossmith as ls
 from lossmith.cli import main
 from lossmith.lab.kinds import kind_of
 from lossmith.lab.page import report
-from lossmith.lab.run import checkpoint, comparison, records
+from lossmith.lab.run import checkpoint, records, work
 from lossmith.lab.settings import Asked
 
 LOSSES = ("ce", "(1 - ramp(start=0, step=0.01, stop=1, name='a'))*dice + ramp(start=0, step=0.01, stop=1, name='a')*ce")
@@ -48,7 +48,7 @@ def start(data: Path, out: Path, log: Path, die_at: int | None = None) -> int:
         torch.set_num_threads(2)  # so many trials at once
         checkpoint.SECONDS = 0.02
         report._page = lambda *given: "x" * 1_000_000 + "</html>"  # what matters is its way to the disk
-        comparison.estimate_seconds = lambda *given: 1.0
+        work.estimate_seconds = lambda *given: 1.0
         count_writes(die_at, log)
         words = ["compare", data, "--out", out, "--seeds", SEEDS, "--steps", 12, "--batch", 2, "--crop", 32]
         code = main(

@@ -30,7 +30,7 @@ from lossmith.lab.audit.survey import survey
 from lossmith.lab.audit.tally import PixelTally, Sizes, Tally
 from lossmith.lab.commands import terminal
 from lossmith.lab.kinds import kind_of
-from lossmith.lab.run import comparison
+from lossmith.lab.run import work
 from lossmith.lab.settings import Asked
 
 Array = np.ndarray[Any, Any]
@@ -514,7 +514,7 @@ def test_lines_where_nobody_watches_a_bar(
 def test_the_commands_reach_the_training(
     kind: str, audit: Audit, said: Said, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "estimate_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(work, "estimate_seconds", lambda *_: 1.0)
     suggestions = audit(request.getfixturevalue(kind))["suggestions"]
     assert suggestions
     for suggestion in suggestions:

@@ -12,7 +12,7 @@ import torch
 
 from lossmith.lab.data.labelled import Data
 from lossmith.lab.kinds.pixels import KIND as PIXELS
-from lossmith.lab.run import checkpoint, comparison, records
+from lossmith.lab.run import checkpoint, comparison, records, work
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Planned, RunSettings
 
@@ -41,7 +41,7 @@ class Interrupting(Watcher):
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr(comparison, "estimate_seconds", lambda *given: 1.0)
+    monkeypatch.setattr(work, "estimate_seconds", lambda *given: 1.0)
 
 
 def run(data: Data, settings: RunSettings, out: Path, after: int | None = None, loss: str = RAMP) -> Interrupting:

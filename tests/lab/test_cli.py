@@ -13,7 +13,7 @@ import pytest
 import lossmith as ls
 from lossmith.cli import main
 from lossmith.lab.data.sets import BUILT_IN
-from lossmith.lab.run import comparison
+from lossmith.lab.run import work
 
 SMALL = ["--steps", "2", "--crop", "32", "--batch", "2", "--device", "cpu"]
 
@@ -52,7 +52,7 @@ def test_the_command_in_the_report_is_the_same_comparison(
 def test_ctrl_c(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = comparison.run_trial
+    real = work.run_trial
 
     def interrupted(kind: Any, loss: Any, trial: Any, *rest: Any) -> Any:
         if trial.seed == 1:
@@ -61,7 +61,7 @@ def test_ctrl_c(
             raise KeyboardInterrupt
         return real(kind, loss, trial, *rest)
 
-    monkeypatch.setattr(comparison, "run_trial", interrupted)
+    monkeypatch.setattr(work, "run_trial", interrupted)
     command = ["compare", str(folder), "--loss", "ce", "--seeds", "2", *SMALL, "--out", str(tmp_path)]
     assert main(command) == 130
     assert "stopped after 1 of 2 trials; the same command resumes" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 
 from lossmith.cli import main
 from lossmith.lab import UserError
-from lossmith.lab.run import comparison, records
+from lossmith.lab.run import comparison, records, work
 from lossmith.lab.run.snapshot import Snapshot
 
 
@@ -65,13 +65,13 @@ def test_what_does_not_count(out: str, files: Path, tmp_path: Path) -> None:
 def test_compare_looks_before_it_keeps_a_trial(
     discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real = comparison.run_trial
+    real = work.run_trial
 
     def changing(*given: Any) -> Any:
         touched(discs / "masks" / "disc3.png")
         return real(*given)
 
-    monkeypatch.setattr(comparison, "run_trial", changing)
+    monkeypatch.setattr(work, "run_trial", changing)
     monkeypatch.setattr(comparison, "ThreadPoolExecutor", ThreadPoolExecutor)
     words = ["compare", discs, "--loss", "ce", "--steps", 1, "--crop", 32, "--device", "cpu", "--out", tmp_path / "out"]
     assert main([str(word) for word in words]) == 2

@@ -8,7 +8,8 @@
                   are kept (stored.py); what belongs together (groups.py) and who is held back (tables.py, folds.py)
     audit/        what is in a folder, measured image by image, and what is wrong with it
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
-                  (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
+                  (trial.py); where trials run: threads, a Ray cluster, several devices each (engine.py, local.py,
+                  on_ray.py, devices.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
                   paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); the losses
                   themselves, as curves of their value and gradient (curves.py); what to try (advice.py, suggestions.py)

@@ -86,6 +86,7 @@ class Kind:
             group_by=asked.group_by,
             folds=asked.folds,
             device=asked.device,
+            devices=asked.devices,
             features=features,
         )
 

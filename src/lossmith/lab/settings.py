@@ -32,6 +32,7 @@ class Asked:
     lr: float | None = USUAL_RATE  # None: of each loss its own, chosen on a seed that serves for nothing else
     ignore_index: int = -100
     device: str = "cpu"
+    devices: int = 1
     unlabelled: Path | None = None
     unlabelled_batch: int | None = None
     quality: Quality | None = None
@@ -59,6 +60,7 @@ class RunSettings:
     pages: Pages | None = None
     group_by: str | None = None  # how patients are told from names
     folds: int | None = None  # seed s holds back fold s modulo so many
+    devices: int = 1  # on how many a trial trains; each has its part of the crops of a step
     rates: tuple[float, ...] = (1.0,)  # multiples of `lr`, of which each loss trains at its best
     record: int = 3  # what a trial's JSON looks like: folders with older ones are refused
 

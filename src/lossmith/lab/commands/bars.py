@@ -56,6 +56,6 @@ class Bars(Watcher):
 
 
 def _which(trial: Planned) -> str:
-    from lossmith.lab.run.race import RATES_SEED
+    from lossmith.lab.run.race import name_of
 
-    return f"rate {trial.lr:.2g}" if trial.seed == RATES_SEED else f"seed {trial.seed}"
+    return name_of(trial)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -13,6 +13,9 @@ from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
 from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes, progress
 from lossmith.lab.settings import USUAL_RATE, Asked
+
+if TYPE_CHECKING:
+    from lossmith.lab.run.engine import Engine
 
 
 @app.command()
@@ -31,6 +34,15 @@ def compare(
         Literal["multiclass", "binary"], typer.Option(help="binary: all labels > 0 are one.")
     ] = "multiclass",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="On how many GPUs each trial trains; they share the crops of a step.")
+    ] = 1,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Where trials run: here, or on the workers of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of that cluster: auto on one of its machines, else HOST:6379.")
+    ] = None,
     ignore_index: Annotated[int, typer.Option(help="Pixels with this label count nowhere.")] = -100,
     crop: Annotated[
         int | None,
@@ -80,6 +92,9 @@ def compare(
     Images of --unlabelled are cropped like the others and join each step with every pixel ignored. nonadjacency sees
     them, all other losses skip them; entropy too. The labelled crops stay the same.
 
+    --engine ray runs the same trials on the workers of a Ray cluster (pip install "lossmith[lab,ray]" on each; then
+    "ray start --head" on one, "ray start --address HOST:6379" on the others). Results are stored here as they finish.
+
     An epoch of ramp(start=…, step=…, stop=…) is a hundredth of the run.
     """
     from lossmith.lab.data import builtin
@@ -88,7 +103,6 @@ def compare(
     from lossmith.lab.run.comparison import Comparison
     from lossmith.lab.run.records import as_json, opened
     from lossmith.lab.run.snapshot import Snapshot
-    from lossmith.lab.run.trial import resolve_device
 
     losses = [" ".join(text.split()) for text in loss]
     twice = next((text for text in losses if losses.count(text) > 1), None)
@@ -100,10 +114,7 @@ def compare(
     seconds = None if budget is None else _seconds(budget)
     if seeds is None and seconds is None:
         seeds = 3
-    try:
-        device = resolve_device(device)
-    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    runs, device = _engine(engine, address, device, devices)
     say = notes()
     folder = builtin.find_folder(data, say.print)
     asked = Asked(
@@ -115,6 +126,7 @@ def compare(
         lr=rate,
         ignore_index=ignore_index,
         device=device,
+        devices=devices,
         unlabelled=unlabelled,
         unlabelled_batch=unlabelled_batch,
         quality=quality,
@@ -134,9 +146,11 @@ def compare(
         say.print(f"{data}: {read.source}", style="dim")
 
     with opened(out, say.print):
-        with progress(say, quiet=json) as shown:
+        with runs, progress(say, quiet=json) as shown:
             bars = Bars(shown, say, settings.steps, quiet=json)
-            trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars)
+            trials, stopped = comparison.run(
+                losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars, engine=runs
+            )
         results = write_report(comparison, trials, losses, out, seeds, budget)
     if json:
         typer.echo(as_json(results))
@@ -147,6 +161,29 @@ def compare(
         done, planned = results["finished"], results["planned"]
         say.print(f"lossmith: stopped after {done} of {planned} trials; the same command resumes")
         raise typer.Exit(INTERRUPTED)
+
+
+def _engine(name: str, address: str | None, device: str, devices: int) -> tuple[Engine, str]:
+    """Where trials run, and on which device of torch."""
+    from lossmith.lab.run.local import LocalEngine
+    from lossmith.lab.run.trial import resolve_device
+
+    if name == "ray":
+        try:
+            from lossmith.lab.run.on_ray import RayEngine
+        except ModuleNotFoundError as error:
+            if error.name != "ray":
+                raise
+            raise UserError('--engine ray: the package ray is missing; install "lossmith[lab,ray]"') from error
+        cluster = RayEngine(address, device, devices)
+        return cluster, cluster.device
+    if address is not None:
+        raise UserError(f"--address {address}: is that of a Ray cluster; give --engine ray too")
+    try:
+        device = resolve_device(device)
+    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    return LocalEngine(device, devices), device
 
 
 def _rate(text: str) -> float:

@@ -62,6 +62,10 @@ class OnDisk:
         # The map ends with this call: what was shown is the operating system's to keep, not this process's.
         return np.array(np.memmap(self.scratch.file, self.dtype, "r", self.start, self.shape)[window])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Other processes cannot read the file: what travels to them is the array."""
+        return np.asarray, (self[...],)
+
 
 Stored = Array | OnDisk
 

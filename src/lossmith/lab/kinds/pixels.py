@@ -56,6 +56,7 @@ class PixelKind(Kind):
         "lr",
         "ignore_index",
         "device",
+        "devices",
         "unlabelled",
         "unlabelled_batch",
         "pages",

@@ -7,18 +7,21 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from lossmith.lab.kind import Kind, ParsedLoss
 from lossmith.lab.run import records
-from lossmith.lab.run.machine import machine
-from lossmith.lab.run.race import Race, affordable_rates
+from lossmith.lab.run.devices import check_devices
+from lossmith.lab.run.engine import Engine
+from lossmith.lab.run.local import LocalEngine
+from lossmith.lab.run.race import Race, affordable_rates, name_of
 from lossmith.lab.run.snapshot import Snapshot
-from lossmith.lab.run.trial import estimate_seconds, run_trial
 from lossmith.lab.run.watch import Watcher
+from lossmith.lab.run.work import estimate, train
 from lossmith.lab.settings import RATES, Planned, RunSettings
 
 Trials = list[dict[str, Any]]
@@ -57,10 +60,6 @@ class Comparison:
         scores = [self.kind.trivial(self.held_back_by(seed)) for seed in range(self.settings.folds or 1)]
         return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
 
-    def _estimate(self, text: str) -> float:
-        """About how many seconds a trial will take."""
-        return estimate_seconds(self.kind, copy.deepcopy(self.loss(text).loss), self.data, self.settings)
-
     def run(
         self,
         losses: list[str],
@@ -69,11 +68,9 @@ class Comparison:
         budget: float | None = None,
         choose_rates: bool = False,
         watcher: Watcher | None = None,
+        engine: Engine | None = None,
     ) -> tuple[Trials, bool]:
         """Train what `out` does not hold yet. Returns all its trials, and whether Ctrl-C stopped the work.
-
-        On a CPU as many trials run at once as there are cores, each on one: for a small network that is faster than
-        one trial on all cores, and the result does not depend on their number.
 
         Args:
             losses: their texts.
@@ -82,6 +79,7 @@ class Comparison:
             budget: seconds after which no trial is begun.
             choose_rates: whether each loss first chooses its learning rate.
             watcher: is told what happens.
+            engine: where trials run; None for this process. It stays open.
 
         Raises `UserError` if `out` cannot be written to, is written to by another process, or holds trials with other
         settings; and if the data change under way.
@@ -91,8 +89,10 @@ class Comparison:
         for text in losses:
             for line in self.kind.remarks(self.loss(text), self.data):
                 watcher.said(f'--loss "{text}": {line}')
+        check_devices(self.kind, self.data, self.settings, {text: self.loss(text).loss for text in losses})
+        engine = engine or LocalEngine(self.settings.device, self.settings.devices)
         with records.opened(out, watcher.said):
-            return self._run(losses, meanings, out, seeds, budget, choose_rates, watcher)
+            return self._run(losses, meanings, out, seeds, budget, choose_rates, watcher, engine)
 
     def _run(
         self,
@@ -103,17 +103,25 @@ class Comparison:
         budget: float | None,
         choose_rates: bool,
         watcher: Watcher,
+        engine: Engine,
     ) -> tuple[Trials, bool]:
         trials = records.read_trials(out)
-        cores = torch.get_num_threads()
-        at_once = cores if self.settings.device == "cpu" else 1
+        at_once = engine.at_once
         if choose_rates:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
         begun = time.monotonic()
         pool = ThreadPoolExecutor(at_once)
-        seconds = _median([t["seconds"] for t in trials]) or self._estimate(losses[0])
+        engine.share(self.kind, self.data)
+
+        def fresh(text: str) -> nn.Module:
+            return copy.deepcopy(self.loss(text).loss)  # each trial starts its schedules anew
+
+        seconds = _median([t["seconds"] for t in trials])
+        if not seconds:
+            how_long = partial(estimate, loss=fresh(losses[0]), settings=self.settings)
+            seconds = engine.run("the estimate", how_long, watcher)
         if choose_rates and budget is not None and not trials:
             rates = affordable_rates(budget, len(losses), seconds, at_once)
             if rates != RATES:
@@ -122,16 +130,13 @@ class Comparison:
         race = self.race(losses, seeds)
         stop = threading.Event()
 
-        def train(trial: Planned) -> None:
-            torch.set_num_threads(1 if self.settings.device == "cpu" else cores)
-            loss = copy.deepcopy(self.loss(trial.loss).loss)  # each trial starts its schedules anew
+        def finish(trial: Planned) -> None:
             named = {**trial._asdict(), "meaning": meanings[trial.loss], "settings": self.settings.as_json()}
-            resume = records.running(named, out)
-            record, predictions = run_trial(
-                self.kind, loss, trial, self.held_back_by(trial.seed), self.settings, _Stopping(watcher, stop), resume
-            )
-            counted = {"counted": self.loss(trial.loss).counted}
-            record = {**named, **counted, **record, "machine": machine(self.settings.device, at_once)}
+            resume = records.running(named, out.absolute())
+            loss, settings = fresh(trial.loss), self.settings
+            work = partial(train, loss=loss, trial=trial, settings=settings, at_once=at_once, resume=resume)
+            record, predictions = engine.run(f"{trial.loss}, {name_of(trial)}", work, _Stopping(watcher, stop))
+            record = {**named, "counted": self.loss(trial.loss).counted, **record}
             if self.snapshot:
                 self.snapshot.check()
             records.save(record, predictions, out)
@@ -153,7 +158,7 @@ class Comparison:
                 waiting = todo[::-1]
                 while running or waiting:
                     while waiting and len(running) < at_once and not (running and over(1)):
-                        running.add(pool.submit(train, waiting.pop()))
+                        running.add(pool.submit(finish, waiting.pop()))
                     if not running:
                         break
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
@@ -168,8 +173,8 @@ class Comparison:
         finally:
             interrupted = stop.is_set()
             stop.set()
+            engine.stop()
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(cores)
         return records.read_trials(out), interrupted
 
 

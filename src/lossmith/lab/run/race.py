@@ -98,6 +98,11 @@ def planned(trial: dict[str, Any]) -> Planned:
     return Planned(trial["loss"], trial["seed"], trial["lr"])
 
 
+def name_of(trial: Planned) -> str:
+    """Which of its loss's trials it is, for people."""
+    return f"rate {trial.lr:.2g}" if trial.seed == RATES_SEED else f"seed {trial.seed}"
+
+
 def score_of(trial: dict[str, Any], ranked_by: str) -> float:
     """What a trial is ranked by; one that diverged, or that has no number, has learnt nothing."""
     value = trial["metrics"][ranked_by] if trial["metrics"] else None

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -48,13 +49,16 @@ def run_trial(
 ) -> tuple[dict[str, Any], dict[str, Array]]:
     """Train with one loss from one seed; several may run at once, in threads.
 
+    With several devices each has a process that calls this (devices.py), with its part of the crops of each step. The
+    first of them looks at the held-back images; the others' records say nothing of those.
+
     Returns the record of the trial (plain JSON values) and what was predicted for the held-back images.
     A loss or gradient that is not finite ends the training there: `record["diverged"]` says at which step.
     A long trial leaves a checkpoint at `resume` now and then, and goes on from one that lies there.
     """
     started = time.perf_counter()
-    device = torch.device(settings.device)
-    fabric = Fabric(accelerator=device.type, devices=1)
+    fabric = _fabric(settings)
+    device, first = fabric.device, fabric.is_global_zero
     with _RANDOM_STATE:
         torch.manual_seed(trial.seed)
         network = kind.network(data, settings)
@@ -78,14 +82,15 @@ def run_trial(
     parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "decay": decay, "loss": loss}
     same = {"weights": weights, "crops": crops.checksum}
     checkpoint = Checkpoint(resume, parts, same, device, watcher.said)
-    with _RANDOM_STATE:
+    with _RANDOM_STATE, fabric.rank_zero_first():  # which sets a damaged one aside, so that the others find none
         history = checkpoint.load()
     if history:
         done, losses, step_times, loss_times, course, start_norm, seconds = history
         started -= seconds
 
     for step in range(done + 1, settings.steps + 1):
-        image, label = fabric.to_device(crops.batch(step - 1))
+        mine = slice(fabric.global_rank, None, settings.devices)
+        image, label = fabric.to_device([part[mine] for part in crops.batch(step - 1)])
         begin = _clock(device)
         logits = model(image)
         before = _clock(device)
@@ -112,21 +117,22 @@ def run_trial(
         loss_times.append(after - before)
         for _ in range(step * _EPOCHS // settings.steps - (step - 1) * _EPOCHS // settings.steps):
             next_epoch()  # several at once in a run of fewer steps than epochs
-        if step in checkpoints and step < settings.steps:
+        if first and step in checkpoints and step < settings.steps:
             course["step"].append(step)
             course["score"].append(kind.quick_score(averaged.module, loss, data, settings))
             watcher.scored(trial, step, course["score"][-1])
-        if checkpoint.is_due():
+        if first and checkpoint.is_due():
             seconds = time.perf_counter() - started
             checkpoint.save([step, losses, step_times, loss_times, course, start_norm, seconds])
         watcher.step(trial, step, number)
 
-    evaluation, predictions = (None, {}) if diverged else kind.judge(averaged.module, loss, data, settings)
+    judged = first and not diverged
+    evaluation, predictions = kind.judge(averaged.module, loss, data, settings) if judged else (None, {})
     if evaluation:
         course["step"].append(settings.steps)
         course["score"].append(kind.last_score(evaluation, data))
         watcher.scored(trial, settings.steps, course["score"][-1])
-    elif diverged is None:
+    elif judged:
         diverged = {"step": settings.steps, "what": "prediction"}
     # The first steps compile, allocate and warm up; they would tell about the machine, not about the loss.
     skip = _WARM_UP_STEPS if len(step_times) > 2 * _WARM_UP_STEPS else 0
@@ -146,6 +152,15 @@ def run_trial(
         **(evaluation or {"metrics": None, "per_class": None}),
     }
     return record, predictions
+
+
+def _fabric(settings: RunSettings) -> Fabric:
+    if settings.devices == 1:
+        return Fabric(accelerator=settings.device, devices=1)
+    alone = LightningEnvironment()  # whatever scheduler started this process, it knows nothing of these
+    fabric = Fabric(accelerator=settings.device, devices=settings.devices, strategy="ddp", plugins=[alone])
+    fabric.launch()
+    return fabric
 
 
 def decay_of(steps: int) -> float:
