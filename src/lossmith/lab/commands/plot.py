@@ -25,7 +25,7 @@ def plot(
     """
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
-    from lossmith.lab.page import figures
+    from lossmith.lab.page.curve_charts import sections
     from lossmith.lab.say import curves
 
     drawn = {}
@@ -40,7 +40,7 @@ def plot(
     page = (
         '<!doctype html><meta charset="utf-8"><title>lossmith plot</title><style>:root{color-scheme:light dark}'
         "body{max-width:1100px;margin:40px auto;padding:0 20px;font-family:system-ui,sans-serif}</style>"
-        f"<script>{get_plotlyjs()}</script>{figures.sections(drawn)}"
+        f"<script>{get_plotlyjs()}</script>{sections(drawn)}"
     )
     try:
         out.write_text(page, encoding="utf-8")
