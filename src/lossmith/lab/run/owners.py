@@ -24,7 +24,8 @@ def owners(logits: Tensor, gradient: Tensor, label: Tensor, ignore_index: int) -
         `class` and `class_pixels` by the true class, `ease` and `ease_pixels` by its probability: up to 0.1, to 0.5,
         to 0.9, above.
     """
-    valid, truth = label != ignore_index, label.clamp(min=0).long()
+    valid = label != ignore_index
+    truth = torch.where(valid, label, 0).long()
     size = gradient.abs().sum(1, dtype=torch.float32)
     total = float(size.sum())
     if not total or not bool(valid.any()):
