@@ -152,7 +152,14 @@ def test_parts_of_a_sum_add_up_to_it() -> None:
 
 @pytest.mark.parametrize(
     ("rises", "expected"),
-    [([0.1, 0.1], 0.1), ([0.01, 0.01], None), ([0.3, -0.1], None), ([-0.1, -0.1], None), ([0.05], 0.05), ([0.03], None)],
+    [
+        ([0.1, 0.1], 0.1),
+        ([0.01, 0.01], None),
+        ([0.3, -0.1], None),
+        ([-0.1, -0.1], None),
+        ([0.05], 0.05),
+        ([0.03], None),
+    ],
 )
 def test_a_curve_rises_if_it_does_so_by_more_than_it_scatters(rises: list[float], expected: float | None) -> None:
     trials = [{"validation": {"score": [0.2, 0.5, 0.5 + rise]}} for rise in rises]

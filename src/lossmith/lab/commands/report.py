@@ -46,7 +46,7 @@ def report(
             raise UserError(f"{run}: holds no trials; give the --out of a compare")
     check_mergeable(found)
     if out is None and len(runs) > 1:
-        raise UserError("several runs become one: give --out, a new folder for it")
+        raise UserError("--out: several runs become one; give a folder for it")
     target = out or runs[0]
     stored = next(iter(found.values()))[0]["settings"]
     folder = builtin.find_folder(data or stored["data"], say.print)

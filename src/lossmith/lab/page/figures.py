@@ -26,7 +26,8 @@ def markup(chart: Chart | None) -> str:
     )
     legend = f'<p class="soft legend">{keys}</p>' if keys else ""
     drawn = "".join(f"<div>{html_of(_figure(panel), panel.height, legend=False)}</div>" for panel in chart.panels)
-    return f'{legend}<div class="panels{" narrow" if chart.narrow else ""}">{drawn}</div>'
+    layout = "one" if len(chart.panels) == 1 else "narrow" if chart.narrow else "wide"
+    return f'{legend}<div class="panels {layout}">{drawn}</div>'
 
 
 def plain(text: str) -> str:
@@ -65,7 +66,7 @@ def _figure(panel: Panel) -> go.Figure:
     for series in panel.series:
         _add(figure, panel, series)
     for mark in panel.marks:
-        _add_mark(figure, mark)
+        _add_mark(figure, panel, mark)
     for row, name in enumerate(panel.rows):
         figure.add_annotation(
             x=0, xref="paper", xanchor="left", y=row, yshift=_HEAD, text=plain(_short(name)), showarrow=False
@@ -92,12 +93,16 @@ def _add(figure: go.Figure, panel: Panel, series: Series) -> None:
     value = "%{x:.4g}" if panel.rows else "%{y:.4g}"
     hover = f"{plain(series.note)}: {value}<extra></extra>" if series.note else f"{value}<extra></extra>"
     if series.bars:
-        bar = {"color": series.colour, "opacity": series.opacity, "line": {"width": 0}}
-        width = [series.bars] * len(series.x)
-        base = list(series.low) or None
-        length = [x - low for x, low in zip(series.x, series.low, strict=True)] if series.low else series.x
+        bars = {"color": series.colour, "opacity": series.opacity, "line": {"width": 0}}
         figure.add_bar(
-            x=length, y=series.y, base=base, width=width, orientation="h", marker=bar, hovertemplate=hover, name=""
+            x=[x - low for x, low in zip(series.x, series.low, strict=True)] if series.low else series.x,
+            y=series.y,
+            base=list(series.low) or None,
+            width=[series.bars] * len(series.x),
+            orientation="h",
+            marker=bars,
+            hovertemplate=hover,
+            name=plain(series.note),
         )
         return
     ends: dict[str, Any] | None = None
@@ -124,17 +129,17 @@ def _add(figure: go.Figure, panel: Panel, series: Series) -> None:
         opacity=series.opacity,
         error_x=ends,
         hovertemplate=hover,
-        name="",
+        name=plain(series.note),
     )
 
 
-def _add_mark(figure: go.Figure, mark: Mark) -> None:
+def _add_mark(figure: go.Figure, panel: Panel, mark: Mark) -> None:
     line = {"color": INK, "width": 1, "dash": "dot"}
     text = {"text": plain(mark.text), "showarrow": False} if mark.text else {}
     if mark.axis == "x":
         figure.add_vline(x=mark.at, line=line)
         if text:
-            figure.add_annotation(x=mark.at, y=1, yref="paper", yanchor="bottom", **text)
+            figure.add_annotation(x=mark.at, y=1, yref="paper", xanchor=panel.anchor(mark), yanchor="bottom", **text)
     else:
         figure.add_hline(y=mark.at, line=line)
         if text:

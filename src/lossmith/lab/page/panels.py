@@ -69,6 +69,12 @@ class Panel:
     rows: Sequence[str] = ()
     marks: Sequence[Mark] = ()
 
+    def anchor(self, mark: Mark) -> Literal["left", "center", "right"]:
+        """How the words of a mark along x stand to it, so that they stay inside."""
+        low, high = self.x_range or (mark.at - 1, mark.at + 1)
+        place = (mark.at - low) / (high - low)
+        return "left" if place < 0.15 else "right" if place > 0.85 else "center"
+
     @property
     def height(self) -> int:
         """In pixels of the page."""

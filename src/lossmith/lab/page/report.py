@@ -73,7 +73,7 @@ def write_report(
         "trials": trials,
     }
     drawn = _charts(comparison, ranking, results, raced)
-    page = _page(comparison, ranking, results, predictions, drawn, longer(raced, command))
+    page = _page(comparison, ranking, results, raced, predictions, drawn, longer(raced, command))
     write(out / "results.json", as_json(results))
     write(out / "report.html", page)
     if stills:
@@ -116,19 +116,21 @@ def _page(
     comparison: Comparison,
     ranking: LossRanking,
     results: dict[str, Any],
+    raced: list[dict[str, Any]],
     predictions: Predictions,
     drawn: dict[str, Chart | None],
     more_steps: dict[str, Any],
 ) -> str:
     kind, trials = comparison.kind, results["trials"]
     losses = [row.loss for row in ranking.rows]
-    whole = results["headline"] == ranking.headline
+    sentences = ranking.sentences if results["headline"] == ranking.headline else [results["headline"]]
     return render(
         kind.template,
         results=results,
         settings=results["settings"],
         ranking=ranking,
-        sentences=ranking.sentences if whole else [results["headline"]],
+        first=sentences[0],
+        rest=[said for said in sentences[1:] if not said.endswith("learnt nothing.")],  # which has its own place
         metrics=ranking.metrics,
         colour=colours(losses),
         rows=[_ranking_row(row, ranking) for row in ranking.rows],
@@ -143,7 +145,7 @@ def _page(
         longer=more_steps,
         in_words=in_words,
         watched=next((t["validation"]["images"] for t in trials), []),
-        **kind.page(ranking, results, predictions, comparison.data),
+        **kind.page(ranking, {**results, "trials": raced}, predictions, comparison.data),
     )
 
 

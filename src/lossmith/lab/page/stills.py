@@ -67,7 +67,7 @@ def _draw(axis: Axes, panel: Panel) -> None:
         if mark.axis == "x":
             axis.axvline(mark.at, color=INK, lw=0.8, ls=_DASHES["dot"])
             at, where = (mark.at, 1.0), ("data", "axes fraction")
-            axis.annotate(mark.text, at, xycoords=where, ha="center", va="bottom", fontsize=8, color=_GREY)
+            axis.annotate(mark.text, at, xycoords=where, ha=panel.anchor(mark), va="bottom", fontsize=8, color=_GREY)
         else:
             axis.axhline(mark.at, color=INK, lw=0.8, ls=_DASHES["dot"])
             at, where = (1.0, mark.at), ("axes fraction", "data")
