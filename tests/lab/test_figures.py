@@ -12,11 +12,13 @@ from PIL import Image
 import lossmith as ls
 from lossmith.lab.page import charts
 from lossmith.lab.page.figures import markup
+from lossmith.lab.page.more import in_words, to_know_more
 from lossmith.lab.page.panels import Chart, Mark, Panel, Series, colours
 from lossmith.lab.page.stills import still
 from lossmith.lab.run.owners import owners, parts
+from lossmith.lab.run.race import Race
 from lossmith.lab.say.bootstrap import over_images
-from lossmith.lab.say.decision import Look, decide
+from lossmith.lab.say.decision import RACE, Look, decide
 from lossmith.lab.say.metrics import METRICS
 from lossmith.lab.say.ranking import LossRanking, rank
 from lossmith.lab.say.rising import last_rise
@@ -209,3 +211,61 @@ def test_no_interval_over_one_image_or_for_one_loss() -> None:
     made = {"dice": [counts(np.array([0.5]))], HOSTILE: [counts(np.array([0.4]))]}
     assert over_images(ranking(), made, ["a"], True, "images") == {}
     assert over_images(ranking(), {"dice": made["dice"] * 2}, ["a"], True, "images") == {}
+
+
+# ------------------------------------------------------------------------------------------- what more would cost
+
+
+def more(
+    scores: dict[str, list[float]], seeds: int | None, looks: tuple[Look, ...], missing: int = 0
+) -> dict[str, Any]:
+    """What is said of more, where a trial takes a minute and two run at once."""
+    table = {loss: dict(enumerate(values)) for loss, values in scores.items()}
+    decision = decide(table, list(scores), looks, 0.05)
+    settings: Any = None
+    race = Race(list(scores), settings, "dice", 0.05, seeds)
+    trials = [{"seconds": 60.0, "machine": {"trials_at_once": 2}} for values in scores.values() for _ in values]
+    return to_know_more(race, decision, trials, missing, lambda **changed: f"again {changed}")
+
+
+def test_seeds_that_would_tell() -> None:
+    scores = {"dice": [0.8, 0.82], "ce": [0.75, 0.77]}
+    said = more(scores, 2, (Look(2, 1.0),))
+    needed = int(said["text"].split()[0])
+    assert re.fullmatch(r"\d+ more seeds? would tell for “ce” if it stays as it looks\.", said["text"])
+    assert said["minutes"] == needed  # of two losses, two at once
+    assert said["command"] == f"again {{'seeds': {2 + needed}}}"
+
+
+def test_a_race_goes_on_to_its_next_look_with_a_budget() -> None:
+    said = more({"dice": [0.8, 0.82], "ce": [0.7, 0.72]}, None, (Look(2, 0.3),), missing=2)
+    needed = int(said["text"].split()[0])
+    look = next(look.seeds for look in RACE if look.seeds >= 2 + needed)
+    assert said["minutes"] == look - 2
+    assert re.fullmatch(r"again \{'budget': '\d+m'\}", said["command"])
+    assert int(re.findall(r"\d+", said["command"])[0]) > said["minutes"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "seeds", "missing", "text", "minutes", "command"),
+    [
+        ({"dice": [0.8, 0.8], "ce": [0.1, 0.1]}, 2, 0, "Nothing is left to decide", None, None),
+        ({"dice": [0.8], "ce": [0.7]}, 1, 0, "One seed cannot tell", 2, "again {'seeds': 3}"),
+        ({"dice": [0.8, 0.8], "ce": [0.7]}, 2, 1, "The run is not finished", 0.5, "again {}"),
+        ({"dice": [0.01, 0.02], "ce": [0.0, 0.0]}, 2, 0, "Nothing was learnt", 6, "again {'steps': 3}"),
+        ({"dice": [0.8, 0.8]}, 2, 0, "There is only one loss", None, None),
+        ({"dice": [0.8, 0.3], "ce": [0.3, 0.8]}, 2, 0, "“ce”: so alike, or so uneven", None, None),
+    ],
+)
+def test_what_is_open(
+    scores: Scores, seeds: int, missing: int, text: str, minutes: float | None, command: str | None
+) -> None:
+    looks = () if min(map(len, scores.values())) < 2 else (Look(2, 1.0),)
+    said = more(scores, seeds, looks, missing)
+    assert said["text"].startswith(text)
+    assert (said["minutes"], said["command"]) == (minutes, command)
+
+
+@pytest.mark.parametrize(("minutes", "words"), [(0.5, "30 s"), (1.2, "1 min"), (89, "89 min"), (120, "2.0 hours")])
+def test_minutes_in_words(minutes: float, words: str) -> None:
+    assert in_words(minutes) == words

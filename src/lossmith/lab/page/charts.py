@@ -144,7 +144,7 @@ def _shares(trials: Trials, what: str, names: Sequence[str], colour: Colours) ->
                 dash: Dash = "solid" if key == what else "dot"
                 note = name if key == what else f"{name}, share of the pixels"
                 if x:
-                    series.append(Series(x, y, tint[name], note, dash=dash, **look))  # type: ignore[arg-type]
+                    series.append(Series(x, y, tint[name], note, dash=dash, **look))
         if series:
             panels.append(Panel(series, title=loss, x_title="step", percent=True, y_range=(-0.02, 1.02)))
     keys: dict[str, tuple[str, Dash]] = {name: (tint[name], "solid") for name in names}
@@ -170,7 +170,8 @@ def parts(trials: Trials, colour: Colours) -> Chart | None:
 
 def cost(trials: Trials, colour: Colours) -> Chart | None:
     """Milliseconds a step: the loss (solid), and everything else (pale). Medians over the trials."""
-    names, series = [], []
+    names: list[str] = []
+    series = []
     for loss in colour:
         mine = [t for t in trials if t["loss"] == loss and t["ms_per_step"] is not None]
         if mine:

@@ -74,6 +74,7 @@ def _figure(panel: Panel) -> go.Figure:
     if panel.title:
         place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
         figure.add_annotation(text=f"<b>{plain(_short(panel.title))}</b>", showarrow=False, yshift=8, **place)
+    figure.update_layout(barmode="overlay")
     figure.update_layout(meta=40 if panel.title else 22 if panel.marks else 12)
     figure.update_xaxes(title=plain(panel.x_title) or None, nticks=6, range=panel.x_range)
     figure.update_yaxes(title=plain(panel.y_title) or None, nticks=6, range=panel.y_range)

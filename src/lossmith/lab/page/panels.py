@@ -8,6 +8,7 @@ from typing import Literal
 
 Dash = Literal["solid", "dash", "dot", "dashdot"]
 Symbol = Literal["circle", "square", "diamond", "triangle", "cross", "star", "ring", "bar"]
+Still = Literal["png", "svg"]
 
 INK = "#7d8590"
 COLOURS = ("#3d85c6", "#dd8420", "#2a9d76", "#c2549d", "#8c72d6", "#ab9420", "#d0524a", "#4fb3bf")

@@ -12,7 +12,7 @@ from lossmith.lab.kind import Predictions
 from lossmith.lab.page import charts, curve_charts
 from lossmith.lab.page.figures import markup
 from lossmith.lab.page.more import in_words, longer, minutes, to_know_more
-from lossmith.lab.page.panels import Chart, colours
+from lossmith.lab.page.panels import Chart, Still, colours
 from lossmith.lab.page.templates import render
 from lossmith.lab.run.comparison import Comparison
 from lossmith.lab.run.race import RATES_SEED
@@ -28,7 +28,7 @@ def write_report(
     out: Path,
     seeds: int | None = None,
     budget: str | None = None,
-    stills: str | None = None,
+    stills: Still | None = None,
 ) -> dict[str, Any]:
     """Write `out`/results.json and `out`/report.html from all trials of that folder; returns what is in the former.
 
@@ -81,7 +81,7 @@ def write_report(
     return results
 
 
-def write_stills(drawn: dict[str, Chart | None], kind: str, folder: Path) -> None:
+def write_stills(drawn: dict[str, Chart | None], kind: Still, folder: Path) -> None:
     """Each figure as a PNG or SVG file of its name."""
     from lossmith.lab.page.stills import still  # matplotlib takes a second
 

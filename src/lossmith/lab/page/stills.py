@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Any, Literal
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,9 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from lossmith.lab.page.panels import INK, Chart, Panel, Series
-
-Format = Literal["png", "svg"]
+from lossmith.lab.page.panels import INK, Chart, Panel, Series, Still
 
 _GREY = "#5b626b"
 _DASHES: dict[str, Any] = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.6)), "dashdot": (0, (4, 2, 1, 2))}
@@ -25,7 +23,7 @@ _DPI = 160
 _PIXELS_PER_INCH = 96
 _WIDTH, _NARROW = 7.0, 3.4  # of a panel, in inches
 _COLUMNS = 3
-_STYLE = {
+_STYLE: Any = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "lossmith",  # the same figure is the same file
@@ -33,7 +31,7 @@ _STYLE = {
 }
 
 
-def still(chart: Chart, kind: Format) -> bytes:
+def still(chart: Chart, kind: Still) -> bytes:
     """A chart as the content of a file."""
     count = len(chart.panels)
     columns = min(_COLUMNS, count) if chart.narrow or count > 1 else 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from lossmith.loss import Loss
 
 EASE = (0.1, 0.5, 0.9)  # probabilities of the true class between which a pixel counts as harder or easier
 
@@ -47,5 +47,6 @@ def owners(logits: Tensor, gradient: Tensor, label: Tensor, ignore_index: int) -
 
 def parts(loss: nn.Module, *inputs: Tensor) -> dict[str, float]:
     """The weighted terms of a sum by name; empty for a loss that is not a sum, or does not tell its terms."""
-    terms: Any = getattr(loss, "terms", ())
-    return {name: float(value) for name, value in loss.parts(*inputs).items()} if len(terms) > 1 else {}
+    if not isinstance(loss, Loss) or len(loss.terms) < 2:
+        return {}
+    return {name: float(value) for name, value in loss.parts(*inputs).items()}
