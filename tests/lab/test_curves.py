@@ -9,7 +9,7 @@ import pytest
 
 import lossmith as ls
 from lossmith.cli import main
-from lossmith.lab.page import figures
+from lossmith.lab.page import curve_charts, figures
 from lossmith.lab.say import curves
 
 KIND = {"box": "box", "regression": "residual", "distribution": "score"}
@@ -128,7 +128,7 @@ def test_generalised_focal_loss_is_its_score_and_a_constant() -> None:
 def test_the_number_of_classes_is_the_settings(text: str, note: str) -> None:
     one = drawn(text)
     assert one.note == note
-    assert (f"{text} ({note})" if note else text) in figures.sections({text: one})
+    assert (f"{text} ({note})" if note else text) in curve_charts.sections({text: one})
 
 
 REFUSED = [
@@ -211,7 +211,8 @@ def test_the_page_has_a_figure_for_each_kind(tmp_path: Path) -> None:
         "Scores, for a target quality of 0.7",
         "Edges as distributions, for a target at 3.7",
     ]
-    assert page.count("<section>") == len(re.findall(r"Plotly\.newPlot\(\s*\"", page)) == 5
+    assert page.count("<section>") == 5
+    assert len(re.findall(r"Plotly\.newPlot\(\s*\"", page)) == 3 + 4 * 2
     boxes = page.split("<section>")[2]
     assert '"name":"giou"' in boxes
     assert '"name":"iou_box"' in boxes
@@ -232,5 +233,6 @@ def test_json_says_what_was_drawn(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_drawn() -> None:
-    html = figures.curves({"ce": curves.sample(ls.parse("ce"))}, figures.colours(["ce"]))
+    chart = curve_charts.curves({"ce": curves.sample(ls.parse("ce"))}, figures.colours(["ce"]))
+    html = figures.markup(chart)
     assert "Plotly.newPlot(" in html

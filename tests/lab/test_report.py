@@ -40,16 +40,38 @@ def test_has_every_section_and_plot(page: str) -> None:
     headings = re.findall(r"<h2>(.*?)</h2>", body(page))
     assert headings == [
         "Ranking",
+        "Learning rates",
         "All metrics",
+        "Per image",
         "Learning",
+        "Who owns the gradient",
         "Predictions",
         "The losses themselves",
         "Time",
         "Trials",
         "Settings",
     ]
-    assert page.count("Plotly.newPlot(") >= 5
+    assert page.count("Plotly.newPlot(") >= 10
     assert page.count('<img src="data:image/png;base64,') == 3 * 3
+
+
+def test_the_first_screen_says_what_to_use_how_sure_and_what_more_would_cost(page: str) -> None:
+    text = body(page)
+    first = text[: text.index("<h2>")]
+    for words in ("Use “", "nothing you tried is better", "To know more", "Has learnt nothing", "finds everything"):
+        assert words in first, words
+    assert re.search(r'<span class="use">Use “.*?” \(Dice 0\.\d+\)\.</span>', first)
+    assert "Plotly" not in first  # the figure stands there, its script is cut out
+
+
+def test_paper_and_small_screens_have_their_styles(page: str) -> None:
+    style = page[page.index("<style>") : page.index("</style>")]
+    dark, printed = style.index("prefers-color-scheme: dark"), style.index("@media print")
+    assert "color-scheme: light;" in style[printed:]  # comes after, and so wins over, a dark screen
+    assert "--page: #ffffff" in style[printed:]
+    assert dark < printed
+    assert "@media (max-width: 520px)" in style
+    assert "beforeprint" in page
 
 
 def test_loads_nothing_from_elsewhere(page: str) -> None:
@@ -58,6 +80,8 @@ def test_loads_nothing_from_elsewhere(page: str) -> None:
     assert "<link" not in text
     assert "url(" not in text
     assert not re.findall(r"<script[^>]*\ssrc=", page)
+    ours = page[page.rindex("<script>") :]
+    assert not re.findall(r"fetch|XMLHttp|import\b|http", ours)
 
 
 def test_says_what_it_rests_on(page: str) -> None:
@@ -79,7 +103,42 @@ def test_results_json_holds_the_same(data: Data, settings: RunSettings, tmp_path
     assert results["finished"] == results["planned"] == 6
     assert {row["loss"] for row in results["ranking"]} == {"ce", "dice"}
     assert results["seeds"] == [0, 1, 2]
-    assert results["headline"] in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    for sentence in re.split(r"(?<=[.]) (?=[“A-Z])", results["headline"]):
+        assert sentence in page
+
+
+def test_results_json_has_what_the_page_shows(data: Data, settings: RunSettings, tmp_path: Path) -> None:
+    make(data, ["ce", "dice + ce"], 2, settings, tmp_path)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["asked"] == {"losses": ["ce", "dice + ce"], "seeds": 2, "budget": None}
+    assert results["rising"].keys() == {"ce", "dice + ce"}
+    assert results["more"].keys() == {"text", "minutes", "command"}
+    recorded = {t["loss"]: t["gradient"] for t in results["trials"]}
+    assert [point["step"] for point in recorded["ce"]] == [1, 2, 3, 4]
+    assert set(recorded["dice + ce"][0]["parts"]) == {"dice", "ce"}
+    assert recorded["ce"][0]["parts"] == {}
+    assert sum(recorded["ce"][0]["class"]) == pytest.approx(1)
+    for trial in results["trials"]:
+        assert "gradient" not in trial["validation"]
+
+
+def test_an_interval_over_patients_stands_beside_the_one_over_seeds(tmp_path: Path, settings: RunSettings) -> None:
+    folder = make_folder(tmp_path / "patients", images=12)
+    rows = [f"disc{i},{'validation' if i < 6 else 'train'},<p{i // 2}>" for i in range(12)]
+    (folder / "split.csv").write_text("\n".join(["stem,split,group", *rows]) + "\n")
+    read = read_pixels(folder, "patients", "multiclass", -100)
+    longer = replace(settings, data="patients", fingerprint=read.fingerprint, steps=30, batch=4)
+    text = body(make(read, ["dice", "dice + ce"], 2, longer, tmp_path / "out"))
+    over = json.loads((tmp_path / "out" / "results.json").read_text())["over_images"]
+    (loss,) = over.keys() - {"what"}
+    assert over["what"] == "patients"
+    assert over[loss]["low"] <= over[loss]["high"]
+    assert "95 % over patients" in text
+    assert "images of a patient together" in text
+    assert re.findall(r"<h2>Per .*?</h2>", text) == ["<h2>Per patient</h2>", "<h2>Per image</h2>"]
+    patients = text[text.index("<h2>Per patient") : text.index("<h2>Per image")]
+    assert {f"&lt;p{i}&gt;" for i in range(3)} == set(re.findall(r"<td>(.*?)</td>", patients))
 
 
 def test_every_loss_is_parsed_once(

@@ -9,11 +9,14 @@
     audit/        what is in a folder, measured image by image, and what is wrong with it
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
                   (trial.py); where trials run: threads, a Ray cluster, several devices each (engine.py, local.py,
-                  on_ray.py, devices.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
+                  on_ray.py, devices.py); its crops; who owns the gradient (owners.py);
+                  what a loss's text means (losses.py, weights.py); a small detector
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
-                  paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); the losses
-                  themselves, as curves of their value and gradient (curves.py); what to try (advice.py, suggestions.py)
-    page/         one self-contained HTML file: its templates, figures, pictures
+                  paired differences with intervals (ranking.py), a bootstrap over images or patients (bootstrap.py),
+                  which curves still rise (rising.py); the losses themselves, as curves of their value and gradient
+                  (curves.py); what to try (advice.py, suggestions.py)
+    page/         one self-contained HTML file: its templates, pictures; its figures as plain data (panels.py,
+                  charts.py), drawn for the page (figures.py), as PNG or SVG (stills.py); what more would cost (more.py)
     experiments/  the DIoU paper's simulation of box losses
 
 A new kind of data is one file: kinds/NAME.py with a class that extends `Kind` and an instance of it called KIND. It is
@@ -27,7 +30,7 @@ found by being there. Its methods, each with its reason, are in kind.py; those w
     judge            the metrics of the held-back images
 
 `lossmith audit` lists the faults of any kind; what it measures of one is chosen in audit/survey.py.
-Its page is page/compare.html, of which `template` may replace blocks. Beside it goes a test: tests/lab/test_kinds.py
+The page of a comparison is page/compare.html, of which `template` may replace blocks. Beside it goes a test: tests/lab/test_kinds.py
 has the shortest kind there is.
 
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.

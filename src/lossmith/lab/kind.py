@@ -133,6 +133,10 @@ class Kind:
         """The same out of a finished judgement."""
         return float(evaluation["metrics"][self.metrics.ranked_by])
 
+    def gradient(self, loss: nn.Module, output: Tensor, target: Tensor, settings: RunSettings) -> dict[str, Any]:
+        """What is recorded of a few steps: who owns the gradient, `output.grad`; see run/owners.py."""
+        return {}
+
     def trivial(self, data: Any) -> dict[str, float]:
         """What those score that know nothing: `nothing` finds nothing anywhere, `everything` all that there is."""
         raise NotImplementedError

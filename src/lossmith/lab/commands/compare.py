@@ -17,6 +17,10 @@ from lossmith.lab.settings import USUAL_RATE, Asked
 if TYPE_CHECKING:
     from lossmith.lab.run.engine import Engine
 
+Figures = Annotated[
+    Literal["png", "svg"] | None, typer.Option(help="Also write every figure of the report, to OUT/figures.")
+]
+
 
 @app.command()
 def compare(
@@ -73,6 +77,7 @@ def compare(
         typer.Option(help="What stays on one side: a column of split.csv, or a pattern for stems: '^[^_]+'."),
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Hold each image back in one of so many folds.")] = None,
+    figures: Figures = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -151,7 +156,7 @@ def compare(
             trials, stopped = comparison.run(
                 losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars, engine=runs
             )
-        results = write_report(comparison, trials, losses, out, seeds, budget)
+        results = write_report(comparison, trials, losses, out, seeds, budget, figures)
     if json:
         typer.echo(as_json(results))
     else:

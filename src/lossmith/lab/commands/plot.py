@@ -23,9 +23,8 @@ def plot(
     Pixels and regions from all wrong to all right, a box that slides over its target, a residual, the score of a
     detection, the distribution of an edge. A sum over several inputs is drawn once for each.
     """
-    from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
-
-    from lossmith.lab.page import figures
+    from lossmith.lab.page.curve_charts import sections
+    from lossmith.lab.page.templates import render
     from lossmith.lab.say import curves
 
     drawn = {}
@@ -37,11 +36,7 @@ def plot(
     if json:
         typer.echo(dumps({name: each.as_json() for name, each in drawn.items()}, indent=1, ensure_ascii=False))
         return
-    page = (
-        '<!doctype html><meta charset="utf-8"><title>lossmith plot</title><style>:root{color-scheme:light dark}'
-        "body{max-width:1100px;margin:40px auto;padding:0 20px;font-family:system-ui,sans-serif}</style>"
-        f"<script>{get_plotlyjs()}</script>{figures.sections(drawn)}"
-    )
+    page = render('{% extends "plot.html" %}', losses=list(loss), sections=sections(drawn))
     try:
         out.write_text(page, encoding="utf-8")
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,13 +19,15 @@ from lossmith.lab.data.samples import Sample
 from lossmith.lab.data.stored import Watch
 from lossmith.lab.kind import Judgement, Predictions
 from lossmith.lab.kinds.pixels import PixelKind
-from lossmith.lab.page.examples import class_row, confusion
+from lossmith.lab.page.examples import class_row, confusion, tables
 from lossmith.lab.run.losses import Labelling
 from lossmith.lab.run.predict import predict_labels
 from lossmith.lab.say import curves
 from lossmith.lab.say.metrics import CLASSIFICATION, MetricSet, score_classes
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
+
+Array = np.ndarray[Any, Any]
 
 
 class ImageKind(PixelKind):
@@ -92,6 +95,21 @@ class ImageKind(PixelKind):
         evaluation = {"metrics": metrics, "per_class": per_class, "confusion": confusions.tolist()}
         return evaluation, {"predicted": probabilities.argmax(0)}
 
+    def cases(self, data: Data, samples: Sequence[Sample]) -> list[str]:
+        return [""] * len(samples)
+
+    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> Array | None:
+        stored = predictions.get(trial["hash"])
+        kept = np.array([s.label != data.ignore_index for s in data.validation])
+        if stored is None or len(stored["predicted"]) != kept.sum():
+            return None
+        truth, found = np.eye(len(data.classes), dtype=bool)[
+            np.stack([[s.label for s in data.validation if s.label != data.ignore_index], stored["predicted"]])
+        ]
+        counts = np.zeros((len(kept), len(data.classes), 3))
+        counts[kept] = np.stack([truth & found, found & ~truth, truth & ~found], 2)
+        return counts
+
     def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve:
         return curves.sample(loss, self.channels(data, settings), pixels=False)
 
@@ -102,6 +120,7 @@ class ImageKind(PixelKind):
         return {
             "judged": data.classes,
             "per_class": [class_row(row, results["trials"], ranking) for row in finished],
+            "tables": tables(ranking, results["trials"], data, lambda t: self.counts(t, predictions, data)),
             "confusions": [confusion(row, results["trials"]) for row in finished],
         }
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from monai.networks.nets.basic_unet import BasicUNet
 from monai.networks.nets.unet import UNet
-from torch import nn
+from torch import Tensor, nn
 
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
@@ -18,12 +18,14 @@ from lossmith.lab.data.index import MASKS, part_of
 from lossmith.lab.data.labelled import Data, add_unlabelled, faults_of_pixels, read_pixels
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.data.stored import Watch
-from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions
-from lossmith.lab.page.examples import class_row, median_example
+from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions, Trials
+from lossmith.lab.page.examples import class_row, median_example, tables
 from lossmith.lab.run.crops import LabelledCrops
 from lossmith.lab.run.losses import Labelling, parse_loss, reads_unlabelled
+from lossmith.lab.run.owners import owners, parts
 from lossmith.lab.run.predict import predict
 from lossmith.lab.say import curves
+from lossmith.lab.say.bootstrap import over_images
 from lossmith.lab.say.metrics import (
     SEGMENTATION,
     Calibration,
@@ -162,9 +164,35 @@ class PixelKind(Kind):
         """What each image is counted together with: its patient, itself if it is a volume, else all the others."""
         return [data.groups.get(s.stem, s.stem if data.dimensions == 3 else "") for s in samples]
 
+    def gradient(self, loss: nn.Module, output: Tensor, target: Tensor, settings: RunSettings) -> dict[str, Any]:
+        assert output.grad is not None
+        shares = owners(output, output.grad, target, settings.ignore_index)
+        return {**shares, "parts": parts(loss, output, target)}
+
     def trivial(self, data: Data) -> dict[str, float]:
         labels = (s.label for s in data.validation)
         return trivial_dice(labels, self.cases(data, data.validation), len(data.classes), data.ignore_index)
+
+    def verdict(
+        self, ranking: LossRanking, trials: Trials, predictions: Predictions, data: Data
+    ) -> tuple[str, dict[str, Any]]:
+        raced = [t for t in trials if t["seed"] in ranking.seeds and t["metrics"]]
+        counts: dict[str, list[Array]] = {row.loss: [] for row in ranking.rows}
+        for trial in raced:
+            found = self.counts(trial, predictions, data)
+            if found is not None:
+                counts[trial["loss"]].append(found)
+        stems = [s.stem for s in data.validation]
+        units, what = [data.groups.get(stem, stem) for stem in stems], "patients" if data.groups else "images"
+        together = len(set(self.cases(data, data.validation))) == 1
+        return ranking.headline, {"over_images": over_images(ranking, counts, units, together, what)}
+
+    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> Array | None:
+        """Hits, false alarms and misses of a trial in each held-back image, (images, classes, 3), if they are known."""
+        images = trial["images"]
+        if images.keys() != {s.stem for s in data.validation}:
+            return None
+        return np.array([images[s.stem]["counts"] for s in data.validation])
 
     def facts(self, data: Data) -> dict[str, Any]:
         facts = super().facts(data)
@@ -182,6 +210,7 @@ class PixelKind(Kind):
             "judged": data.classes[1:],
             "case": "patient" if data.groups else "volume" if data.dimensions == 3 else "set of held-back images",
             "per_class": [class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
+            "tables": tables(ranking, trials, data, lambda t: self.counts(t, predictions, data)),
             "example": median_example(ranking, trials, data, predictions, ignored),
         }
 

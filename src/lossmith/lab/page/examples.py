@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,13 @@ from lossmith.lab.data.labelled import Data
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.kind import Predictions, Trials
 from lossmith.lab.page import pictures
+from lossmith.lab.say.metrics import pooled_dice
 from lossmith.lab.say.ranking import LossRanking, RankedLoss
 
+Array = np.ndarray[Any, Any]
+
 _MOST_EXAMPLE_SEEDS = 3
+_MOST_ROWS = 40
 
 
 def class_row(row: RankedLoss, trials: Trials, ranking: LossRanking) -> dict[str, Any]:
@@ -23,6 +28,50 @@ def class_row(row: RankedLoss, trials: Trials, ranking: LossRanking) -> dict[str
         known = [[v for v in values if v is not None] for values in by_class]
         cells[metric] = [float(np.mean(v)) if v else None for v in known]
     return {"loss": row.loss, "cells": cells}
+
+
+def tables(
+    ranking: LossRanking, trials: Trials, data: Data, counts: Callable[[dict[str, Any]], Array | None]
+) -> list[dict[str, Any]]:
+    """Each patient's score, where patients are known, and each image's; mean over seeds, the hardest first.
+
+    `counts` gives a trial's hits, false alarms and misses in each held-back image. An image without anything to find in
+    which nothing was found has no score.
+    """
+    known: dict[str, list[Array]] = {}
+    for row in ranking.rows:
+        found = [c for t in _trials_of(row, trials) if (c := counts(t)) is not None]
+        if found:
+            known[row.loss] = found
+    if not known:
+        return []
+    stems = [s.stem for s in data.validation]
+    patients = [data.groups.get(stem, stem) for stem in stems]
+    shown = [_table("patient", patients, known)] if data.groups else []
+    return [*shown, _table("image", stems, known)]
+
+
+def _table(what: str, units: list[str], known: Mapping[str, list[Array]]) -> dict[str, Any]:
+    """The score of each loss in each unit: Dice of its counted classes, averaged over these and over seeds."""
+    names = list(dict.fromkeys(units))
+    member = np.array([[unit == name for unit in units] for name in names], dtype=np.float64)
+    scores = {}
+    for loss, found in known.items():
+        dice = np.array(
+            [pooled_dice(np.tensordot(member[i], c, 1)[None], [""]) for c in found for i in range(len(names))]
+        )
+        by_class = dice.reshape(len(found), len(names), -1)
+        seen = np.isfinite(by_class)
+        total, number = np.where(seen, by_class, 0).sum((0, 2)), seen.sum((0, 2))
+        scores[loss] = [float(t / n) if n else None for t, n in zip(total, number, strict=True)]
+    rows = [{"name": name, "scores": {loss: s[i] for loss, s in scores.items()}} for i, name in enumerate(names)]
+    rows.sort(key=_hardness)
+    return {"what": what, "losses": list(known), "rows": rows[:_MOST_ROWS], "left_out": max(0, len(rows) - _MOST_ROWS)}
+
+
+def _hardness(row: dict[str, Any]) -> float:
+    scores = [score for score in row["scores"].values() if score is not None]
+    return sum(scores) / len(scores) if scores else 2.0
 
 
 def confusion(row: RankedLoss, trials: Trials) -> dict[str, Any]:

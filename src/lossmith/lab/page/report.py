@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from lossmith.lab.kind import Predictions
-from lossmith.lab.page import figures
+from lossmith.lab.page import charts, curve_charts
+from lossmith.lab.page.figures import markup
+from lossmith.lab.page.more import in_words, longer, minutes, to_know_more
+from lossmith.lab.page.panels import Chart, Still, colours
 from lossmith.lab.page.templates import render
 from lossmith.lab.run.comparison import Comparison
 from lossmith.lab.run.race import RATES_SEED
 from lossmith.lab.run.records import as_json, read_predictions, write
 from lossmith.lab.say.ranking import LossRanking, RankedLoss, rank
+from lossmith.lab.say.rising import last_rise
 
 
 def write_report(
@@ -24,28 +28,38 @@ def write_report(
     out: Path,
     seeds: int | None = None,
     budget: str | None = None,
+    stills: Still | None = None,
 ) -> dict[str, Any]:
     """Write `out`/results.json and `out`/report.html from all trials of that folder; returns what is in the former.
 
     `asked` are the losses of this run; they and those that have trials are reported on. `seeds` and `budget` are as in
-    the command line.
+    the command line. `stills`, "png" or "svg", also writes each figure to `out`/figures/.
     """
     kind, data, settings = comparison.kind, comparison.data, comparison.settings.as_json()
     losses = list(dict.fromkeys([*asked, *(t["loss"] for t in trials)]))
     race = comparison.race(losses, seeds)
     rates, decision = race.rates(trials), race.decision(trials)
     raced = [t for t in trials if t["seed"] != RATES_SEED and rates[t["loss"]] == t["lr"]]
-    ranking = rank(raced, losses, decision, kind.metrics, lambda more: _minutes(more, trials))
+    ranking = rank(raced, losses, decision, kind.metrics, lambda more: f" ({in_words(minutes(2 * more, trials))})")
     missing = race.next(trials)[0]
     predictions = {t["hash"]: stored for t in trials if (stored := read_predictions(out, t))}
-    headline, more = kind.verdict(ranking, trials, predictions, data)
+    headline, verdict = kind.verdict(ranking, raced, predictions, data)
+
+    def command(seeds: int | None = seeds, budget: str | None = budget, steps: int = 1) -> str:
+        """The command line of this comparison, or of one with other seeds, or so many times the steps."""
+        longer = {**settings, "steps": steps * settings["steps"]}
+        folder = out if steps == 1 else out.with_name(f"{out.name}-longer")
+        return _command(losses, seeds, budget, longer, folder, kind.options)
+
     results = {
         "headline": headline,
         "decision": decision.as_json(),
+        "more": to_know_more(race, decision, trials, len(missing), command),
         "trivial": comparison.trivial(),
         "finished": len(trials),
         "planned": len(trials) + len(missing),
-        "command": _command(losses, seeds, budget, settings, out, kind.options),
+        "command": command(),
+        "asked": {"losses": losses, "seeds": seeds, "budget": budget},
         "settings": settings,
         **kind.facts(data),
         "source": data.source,
@@ -53,54 +67,96 @@ def write_report(
         "score": ranking.metrics.title,
         "seeds": ranking.seeds,
         "rates": {loss: {"used": rates[loss], "tried": race.tried(trials, loss)} for loss in losses},
+        "rising": {loss: last_rise([t for t in raced if t["loss"] == loss]) for loss in losses},
         "ranking": [asdict(row) for row in ranking.rows],
-        **more,
+        **verdict,
         "trials": trials,
     }
-    page = _page(comparison, ranking, results, predictions)
+    drawn = _charts(comparison, ranking, results, raced)
+    page = _page(comparison, ranking, results, raced, predictions, drawn, longer(raced, command))
     write(out / "results.json", as_json(results))
     write(out / "report.html", page)
+    if stills:
+        write_stills(drawn, stills, out / "figures")
     return results
 
 
-def _page(comparison: Comparison, ranking: LossRanking, results: dict[str, Any], predictions: Predictions) -> str:
+def write_stills(drawn: dict[str, Chart | None], kind: Still, folder: Path) -> None:
+    """Each figure as a PNG or SVG file of its name."""
+    from lossmith.lab.page.stills import still  # matplotlib takes a second
+
+    folder.mkdir(exist_ok=True)
+    for name, chart in drawn.items():
+        if chart:
+            write(folder / f"{name}.{kind}", still(chart, kind))
+
+
+def _charts(
+    comparison: Comparison, ranking: LossRanking, results: dict[str, Any], raced: list[dict[str, Any]]
+) -> dict[str, Chart | None]:
+    losses = [row.loss for row in ranking.rows]
+    colour = colours(losses)
+    curves = {x: comparison.kind.curve(comparison.loss(x).loss, comparison.data, comparison.settings) for x in losses}
+    title = ranking.metrics.title
+    return {
+        "standings": charts.standings(ranking, results["trivial"], colour),
+        "seeds": charts.seeds(ranking, raced, colour),
+        "rates": charts.rates(results["rates"], title, colour),
+        "validation": charts.validation(raced, title, colour),
+        "training": charts.training(raced, colour),
+        "gradient_by_class": charts.owners(raced, results["classes"], colour),
+        "gradient_by_ease": charts.ease(raced, colour),
+        "parts": charts.parts(raced, colour),
+        "curves": curve_charts.curves({x: curve for x, curve in curves.items() if curve}, colour),
+        "cost": charts.cost(raced, colour),
+    }
+
+
+def _page(
+    comparison: Comparison,
+    ranking: LossRanking,
+    results: dict[str, Any],
+    raced: list[dict[str, Any]],
+    predictions: Predictions,
+    drawn: dict[str, Chart | None],
+    more_steps: dict[str, Any],
+) -> str:
     kind, trials = comparison.kind, results["trials"]
     losses = [row.loss for row in ranking.rows]
-    colour = figures.colours(losses)
-    curves = {text: kind.curve(comparison.loss(text).loss, comparison.data, comparison.settings) for text in losses}
-    drawn = {text: curve for text, curve in curves.items() if curve}
+    sentences = ranking.sentences if results["headline"] == ranking.headline else [results["headline"]]
     return render(
         kind.template,
         results=results,
         settings=results["settings"],
         ranking=ranking,
+        first=sentences[0],
+        rest=[said for said in sentences[1:] if not said.endswith("learnt nothing.")],  # which has its own place
         metrics=ranking.metrics,
-        colour=colour,
+        colour=colours(losses),
         rows=[_ranking_row(row, ranking) for row in ranking.rows],
         table=[_metric_row(row) for row in ranking.rows if row.seeds],
         meanings={loss: t["meaning"] for loss in losses for t in trials if t["loss"] == loss},
         counted={t["loss"]: t.get("counted", "") for t in trials},
-        trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"])),
+        trials=sorted(trials, key=lambda t: (losses.index(t["loss"]), t["seed"], t["lr"])),
+        rates_seed=RATES_SEED,
         machines=_machines(trials),
-        figures={
-            "ranking": figures.ranking(ranking, trials, colour),
-            "validation": figures.validation(trials, ranking.metrics.title, colour),
-            "training": figures.training(trials, colour),
-            "curves": figures.curves(drawn, colour),
-            "cost": figures.cost(trials, colour),
-        },
+        figures={name: markup(chart) for name, chart in drawn.items()},
+        at_end=_at_end(results["rates"]),
+        longer=more_steps,
+        in_words=in_words,
         watched=next((t["validation"]["images"] for t in trials), []),
-        **kind.page(ranking, results, predictions, comparison.data),
+        **kind.page(ranking, {**results, "trials": raced}, predictions, comparison.data),
     )
 
 
-def _minutes(more: int, trials: list[dict[str, Any]]) -> str:
-    """How long so many more seeds of two losses take, as a remark in brackets."""
-    if not trials:
-        return ""
-    seconds = sorted(t["seconds"] for t in trials)[len(trials) // 2]
-    minutes = 2 * more * seconds / trials[-1]["machine"]["trials_at_once"] / 60
-    return f" ({minutes:.0f} min)" if minutes >= 1 else f" ({60 * minutes:.0f} s)"
+def _at_end(rates: dict[str, dict[str, Any]]) -> dict[str, list[str]]:
+    """The losses that were best at the highest, or at the lowest, of the learning rates that were tried."""
+    found: dict[str, list[str]] = {"highest": [], "lowest": []}
+    for loss, each in rates.items():
+        tried = [point["lr"] for point in each["tried"]]
+        if len(set(tried)) > 1 and each["used"] in (max(tried), min(tried)):
+            found["highest" if each["used"] == max(tried) else "lowest"].append(loss)
+    return found
 
 
 def _command(

@@ -76,6 +76,7 @@ def run_trial(
     step_times: list[float] = []
     loss_times: list[float] = []
     course: dict[str, list[Any]] = {"step": [], "score": [], "images": [s.stem for s in kind.watched(data)]}
+    course["gradient"] = []
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
     done = 0
@@ -115,6 +116,8 @@ def run_trial(
         losses.append(number)
         step_times.append(end - begin)
         loss_times.append(after - before)
+        if step == 1 or step in checkpoints:
+            course["gradient"].append({"step": step, **kind.gradient(loss, leaf, label, settings)})
         for _ in range(step * _EPOCHS // settings.steps - (step - 1) * _EPOCHS // settings.steps):
             next_epoch()  # several at once in a run of fewer steps than epochs
         if first and step in checkpoints and step < settings.steps:
@@ -145,6 +148,7 @@ def run_trial(
         "gradient_norm_at_start": start_norm,
         "diverged": diverged,
         "training": _thinned(losses),
+        "gradient": course.pop("gradient"),
         "validation": course,
         "ms_per_step": 1000 * float(np.median(step_times[skip:])) if step_times else None,
         "ms_in_loss": 1000 * float(np.median(loss_times[skip:])) if loss_times else None,

@@ -44,13 +44,21 @@ class RankedLoss:
 
 @dataclass(frozen=True)
 class LossRanking:
-    """Best first, the unranked last. `seeds` are those that every ranked loss has finished."""
+    """Best first, the unranked last. `seeds` are those that every ranked loss has finished.
+
+    `sentences` say what can be said, the advice first.
+    """
 
     rows: list[RankedLoss]
     seeds: list[int]
-    headline: str
+    sentences: list[str]
     metrics: MetricSet
     decision: Decision
+
+    @property
+    def headline(self) -> str:
+        """All sentences in one."""
+        return " ".join(self.sentences)
 
     @property
     def reference(self) -> RankedLoss | None:
@@ -79,7 +87,7 @@ def rank(
     rows.sort(key=lambda row: bool(row.status))
     ranked = [set(row.seeds) for row in rows if not row.status]
     seeds = sorted(set.intersection(*ranked)) if ranked else []
-    return LossRanking(rows, seeds, _headline(rows, decision, metrics, minutes), metrics, decision)
+    return LossRanking(rows, seeds, _sentences(rows, decision, metrics, minutes), metrics, decision)
 
 
 def _row(trials: Trials, loss: str, decision: Decision, metrics: MetricSet) -> RankedLoss:
@@ -125,8 +133,10 @@ def _verdict(standing: Standing) -> str:
     return f"undecided, {_seeds(more, 'more ')} would tell" if more else "undecided"
 
 
-def _headline(rows: list[RankedLoss], decision: Decision, metrics: MetricSet, minutes: Callable[[int], str]) -> str:
-    """A few sentences that claim no more than the decision does."""
+def _sentences(
+    rows: list[RankedLoss], decision: Decision, metrics: MetricSet, minutes: Callable[[int], str]
+) -> list[str]:
+    """A few that claim no more than the decision does."""
     title = metrics.title
     diverged = [row.loss for row in rows if row.status.startswith("diverged")]
     idle = [loss for loss in decision.named("learnt nothing") if loss not in diverged]
@@ -136,7 +146,7 @@ def _headline(rows: list[RankedLoss], decision: Decision, metrics: MetricSet, mi
         if not decision.standings:
             said.append("No seed is finished yet for all losses.")
         elif len(diverged) == len(decision.standings):
-            return "Every loss diverged."
+            return ["Every loss diverged."]
         else:
             said.append("Use none of these: nothing that was tried has learnt anything.")
     elif leader.verdict == "too few seeds":
@@ -165,7 +175,7 @@ def _headline(rows: list[RankedLoss], decision: Decision, metrics: MetricSet, mi
         said.append(f"{_listed(diverged)} diverged.")
     partly = [row for row in rows if row.diverged and row.loss not in diverged]
     said += [f"“{r.loss}” diverged in {r.diverged} of {r.diverged + len(r.seeds)} seeds." for r in partly]
-    return " ".join(said)
+    return said
 
 
 def _sentence(standing: Standing, minutes: Callable[[int], str]) -> str:
