@@ -7,8 +7,12 @@
                   (scenes.py), single files (files.py), the built-in sets by name (builtin.py, sets.py); where pixels
                   are kept (stored.py); what belongs together (groups.py) and who is held back (tables.py, folds.py)
     audit/        what is in a folder, measured image by image, and what is wrong with it
+    python.py     the same comparison from Python, `lab.compare`, with a network, data sets, an optimizer and metrics of
+                  the user's own (own.py)
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
-                  (trial.py); its crops; what a loss's text means (losses.py, weights.py); a small detector
+                  (trial.py); its crops; what a loss's text means (losses.py, weights.py), and a model's (model.py); a
+                  small detector; data sets that are given (given.py); random numbers (chance.py); weights that stay
+                  (kept.py); who is told of progress (watch.py, trackers.py)
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
                   paired differences with intervals (ranking.py), a bootstrap over tiles (bootstrap.py); the losses
                   themselves, as curves of their value and gradient (curves.py); what to try (advice.py, suggestions.py)
@@ -32,6 +36,19 @@ has the shortest kind there is.
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.
 """
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 
 class UserError(Exception):
     """Something the user can put right. The message is one line that says what is wrong and how to fix it."""
+
+
+_FROM_PYTHON = ("compare", "Metric", "Watcher")
+
+
+def __getattr__(name: str) -> _Any:
+    """`compare`, `Metric` and `Watcher` come with torch, MONAI and the rest, which nobody needs who wants an error."""
+    if name in _FROM_PYTHON:
+        return getattr(_import_module("lossmith.lab.python"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

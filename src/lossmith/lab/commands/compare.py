@@ -11,8 +11,10 @@ from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
+from lossmith.lab.commands.file import read_settings
 from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes, progress
-from lossmith.lab.settings import USUAL_RATE, Asked
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.settings import USUAL_RATE, Asked, Keep, Precision
 
 
 @app.command()
@@ -61,6 +63,33 @@ def compare(
         typer.Option(help="What stays on one side: a column of split.csv, or a pattern for stems: '^[^_]+'."),
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Hold each image back in one of so many folds.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help='What trains: "monai:SegResNet(init_filters=16)" or my.module:make, called with in_channels, '
+            "out_channels and spatial_dims as far as it takes them."
+        ),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the network in training; bf16 and fp16 are mixed.")] = "fp32",
+    clip: Annotated[
+        float | None, typer.Option(help="Gradients with a larger norm are scaled down to it; not clipped.")
+    ] = None,
+    keep: Annotated[
+        Keep | None, typer.Option(help="Keep weights in OUT/weights: best of each loss, or all. For lossmith predict.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write each trial's progress there, as event files for TensorBoard.")
+    ] = None,
+    wandb: Annotated[str | None, typer.Option(help="Send it to this project of Weights & Biases.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Send it to this experiment of MLflow.")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of these options, steps: 200 a line; the command line has the last word.",
+            callback=read_settings,
+            is_eager=True,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -88,22 +117,14 @@ def compare(
     from lossmith.lab.run.comparison import Comparison
     from lossmith.lab.run.records import as_json, opened
     from lossmith.lab.run.snapshot import Snapshot
-    from lossmith.lab.run.trial import resolve_device
+    from lossmith.lab.run.watch import Watchers
 
     losses = [" ".join(text.split()) for text in loss]
-    twice = next((text for text in losses if losses.count(text) > 1), None)
-    if twice is not None:
-        raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
-    if crop and crop % 16:
-        raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
-    rate = None if lr == "auto" else _rate(lr)
-    seconds = None if budget is None else _seconds(budget)
+    device = options_that_fit(losses, crop, device, precision, clip)
+    rate = None if lr == "auto" else rate_of(lr)
+    seconds = None if budget is None else seconds_of(budget)
     if seeds is None and seconds is None:
         seeds = 3
-    try:
-        device = resolve_device(device)
-    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
     say = notes()
     folder = builtin.find_folder(data, say.print)
     asked = Asked(
@@ -121,6 +142,9 @@ def compare(
         pages=pages,
         group_by=group_by,
         folds=folds,
+        model=model,
+        precision=precision,
+        clip=clip,
     )
     kind = kind_of(folder)
     snapshot = Snapshot([folder, unlabelled] if unlabelled else [folder], out)
@@ -128,15 +152,15 @@ def compare(
         read = kind.read(folder, asked, watch_reading)
     for notice in getattr(read, "notices", ()):
         say.print(notice)
-    settings = kind.settings(read, asked)
-    comparison = Comparison(kind, read, settings, snapshot)
+    comparison = Comparison(kind, read, kind.settings(read, asked), snapshot, keep)
+    trackers = _trackers(tensorboard, wandb, mlflow)
     if read.source and not json:
         say.print(f"{data}: {read.source}", style="dim")
 
     with opened(out, say.print):
         with progress(say, quiet=json) as shown:
-            bars = Bars(shown, say, settings.steps, quiet=json)
-            trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars)
+            told = Watchers([Bars(shown, say, comparison.settings.steps, quiet=json), *trackers])
+            trials, stopped = comparison.run(losses, out, seeds, seconds, choose_rates=rate is None, watcher=told)
         results = write_report(comparison, trials, losses, out, seeds, budget)
     if json:
         typer.echo(as_json(results))
@@ -149,7 +173,36 @@ def compare(
         raise typer.Exit(INTERRUPTED)
 
 
-def _rate(text: str) -> float:
+def _trackers(tensorboard: Path | None, wandb: str | None, mlflow: str | None) -> list[Watcher]:
+    from lossmith.lab.run.trackers import MLflow, TensorBoard, WeightsAndBiases
+
+    made: list[Watcher] = [TensorBoard(tensorboard)] if tensorboard else []
+    made += [WeightsAndBiases(wandb)] if wandb else []
+    return [*made, MLflow(mlflow)] if mlflow else made
+
+
+def options_that_fit(losses: list[str], crop: int | None, device: str, precision: Precision, clip: float | None) -> str:
+    """The device that a name means. Raises `UserError` for what can be said to be wrong before the data are read."""
+    twice = next((text for text in losses if losses.count(text) > 1), None)
+    if twice is not None:
+        raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
+    if crop and crop % 16:
+        raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
+    if clip is not None and not (clip > 0 and math.isfinite(clip)):
+        raise UserError(f"--clip {clip:g}: must be a positive number")
+    from lossmith.lab.run.trial import resolve_device  # which takes seconds
+
+    try:
+        device = resolve_device(device)
+    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
+        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    if precision == "fp16" and device == "cpu":
+        raise UserError("--precision fp16: a CPU does not train with it; use --precision bf16")
+    return device
+
+
+def rate_of(text: str) -> float:
+    """A learning rate. Raises `UserError` for what is none."""
     try:
         rate = float(text)
     except ValueError:
@@ -159,7 +212,8 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """A budget. Raises `UserError` for what is none."""
     number, unit = text[:-1], {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
     if unit is None or not number.replace(".", "", 1).isdecimal() or not float(number):
         raise UserError(f"--budget {text}: write a number and s, m or h, for example 20m")

@@ -45,7 +45,7 @@ def write_report(
         "trivial": comparison.trivial(),
         "finished": len(trials),
         "planned": len(trials) + len(missing),
-        "command": _command(losses, seeds, budget, settings, out, kind.options),
+        "command": _command(losses, seeds, budget, settings, out, kind.options, comparison.keep),
         "settings": settings,
         **kind.facts(data),
         "source": data.source,
@@ -110,6 +110,7 @@ def _command(
     settings: dict[str, Any],
     out: Path,
     options: Iterable[str],
+    keep: str | None,
 ) -> str:
     """The command line that makes the same comparison again."""
     words = ["lossmith", "compare", settings["data"]]
@@ -117,6 +118,7 @@ def _command(
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)] if seeds else []
     words += ["--budget", budget] if budget else []
+    words += ["--keep", keep] if keep else []
     for name in options:
         if name == "lr" and len(settings["rates"]) > 1:
             words += ["--lr", "auto"]

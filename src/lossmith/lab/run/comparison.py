@@ -13,25 +13,27 @@ from typing import Any
 import torch
 
 from lossmith.lab.kind import Kind, ParsedLoss
-from lossmith.lab.run import records
+from lossmith.lab.run import kept, records
 from lossmith.lab.run.machine import machine
 from lossmith.lab.run.race import Race, affordable_rates
 from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.trial import estimate_seconds, run_trial
 from lossmith.lab.run.watch import Watcher
-from lossmith.lab.settings import RATES, Planned, RunSettings
+from lossmith.lab.settings import RATES, Keep, Planned, RunSettings
 
 Trials = list[dict[str, Any]]
 
 
 class Comparison:
-    """Data, what it is, the settings that all trials share; and the losses, each parsed once.
+    """Data, what it is, the settings that all trials share, which weights stay; and the losses, each parsed once.
 
     With a snapshot no trial is kept that ends after the data have changed.
     """
 
-    def __init__(self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None) -> None:
-        self.kind, self.data, self.settings, self.snapshot = kind, data, settings, snapshot
+    def __init__(
+        self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None, keep: Keep | None = None
+    ) -> None:
+        self.kind, self.data, self.settings, self.snapshot, self.keep = kind, data, settings, snapshot, keep
         self._parsed: dict[str, ParsedLoss] = {}
         self._split: dict[int, Any] = {}
 
@@ -127,14 +129,16 @@ class Comparison:
             loss = copy.deepcopy(self.loss(trial.loss).loss)  # each trial starts its schedules anew
             named = {**trial._asdict(), "meaning": meanings[trial.loss], "settings": self.settings.as_json()}
             resume = records.running(named, out)
-            record, predictions = run_trial(
+            done = run_trial(
                 self.kind, loss, trial, self.held_back_by(trial.seed), self.settings, _Stopping(watcher, stop), resume
             )
             counted = {"counted": self.loss(trial.loss).counted}
-            record = {**named, **counted, **record, "machine": machine(self.settings.device, at_once)}
+            record = {**named, **counted, **done.record, "machine": machine(self.settings.device, at_once)}
             if self.snapshot:
                 self.snapshot.check()
-            records.save(record, predictions, out)
+            if self.keep:
+                record["weights"] = kept.save(done.weights, trial, out)
+            records.save(record, done.predictions, out)
             resume.unlink(missing_ok=True)
             watcher.finished(trial, record)
 
@@ -162,6 +166,8 @@ class Comparison:
                     if over(1):
                         waiting.clear()
                 trials = records.read_trials(out)
+                if self.keep == "best":
+                    kept.drop_all_but_best(trials, self.kind.metrics.ranked_by, out)
                 seconds = _median([t["seconds"] for t in trials])
         except KeyboardInterrupt:
             stop.set()

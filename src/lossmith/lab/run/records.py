@@ -6,6 +6,7 @@
     OUT/results.json            the ranking and everything it rests on
     OUT/report.html             the same, to look at
     OUT/running/HASH.pt         where a long trial stands, until it is finished (checkpoint.py)
+    OUT/weights/NAME.pt         averaged weights that were asked for (kept.py)
     OUT/aside/                  what was damaged: nothing reads it, and nothing deletes it
     OUT/.lock                   held by the process that writes here (lock.py)
 
@@ -61,7 +62,7 @@ def opened(out: Path, say: Callable[[str], None] = lambda line: None) -> Iterato
 
 def results_in(out: Path) -> set[Path]:
     """Everything that a comparison may write there."""
-    return {out / name for name in (*_PARTS, "aside", "results.json", "report.html")}
+    return {out / name for name in (*_PARTS, "weights", "aside", "results.json", "report.html")}
 
 
 def read_trials(out: Path) -> list[dict[str, Any]]:
