@@ -29,9 +29,7 @@ from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.watch import Watcher as Watcher
 from lossmith.lab.say.own import Metric as Metric
 from lossmith.lab.say.own import Metrics, named
-from lossmith.lab.settings import USUAL_RATE, Asked, Keep, Precision
-
-FROM_PYTHON = "from Python"  # stands in the name of a model that no command line can build
+from lossmith.lab.settings import FROM_PYTHON, USUAL_RATE, Asked, Keep, Precision
 
 
 def compare(

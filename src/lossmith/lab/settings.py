@@ -11,6 +11,7 @@ Pages = Literal["volume", "channels"]
 Precision = Literal["fp32", "bf16", "fp16"]
 Keep = Literal["best", "all"]  # of each loss the weights of the seed that scored highest, or of every seed
 USUAL_RATE = 3e-3
+FROM_PYTHON = "from Python"  # stands in the name of a model that no command line can build
 RATES = (1 / 3, 1.0, 3.0)  # what `--lr auto` tries, as multiples of the usual one
 
 

@@ -1,4 +1,4 @@
-"""The command line: `lossmith audit`, `compare`, `list`, `show`, `plot`, `lab box-regression`."""
+"""The command line: `lossmith audit`, `compare`, `predict`, `list`, `show`, `plot`, `lab box-regression`."""
 
-from lossmith.lab.commands import audit, compare, catalogue, plot, experiments  # noqa: F401, I001  the order of the help
+from lossmith.lab.commands import audit, compare, predict, catalogue, plot, experiments  # noqa: F401, I001  the order of the help
 from lossmith.lab.commands.terminal import app as app
