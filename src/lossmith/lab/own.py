@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lossmith.lab import UserError
-from lossmith.lab.kind import CropPlan, Judgement, Kind, ParsedLoss
+from lossmith.lab.kind import CropPlan, Judgement, ParsedLoss
 from lossmith.lab.kinds.images import ImageKind
 from lossmith.lab.kinds.pixels import PixelKind
 from lossmith.lab.run.given import GivenCrops, Source
@@ -72,7 +72,10 @@ class Own(PixelKind):
         return (crop if data.dimensions == 3 and not self.parts.model else 0), batch, features
 
     def settings(self, data: Any, asked: Asked) -> RunSettings:
-        settings = super().settings(data, replace(asked, model=self.parts.model_name or asked.model))
+        asked = replace(asked, model=self.parts.model_name or asked.model)
+        if self.parts.train is not None and self.parts.train.loader is not None:
+            asked = replace(asked, batch=None)  # which is the loader's
+        settings = super().settings(data, asked)
         return replace(settings, optimizer=self.parts.optimizer_name or settings.optimizer)
 
     def parse(self, text: str, settings: RunSettings, data: Any) -> ParsedLoss:
@@ -175,10 +178,6 @@ def _batch_of(label: Any) -> Tensor:
     return torch.from_numpy(np.asarray(label)).long()[None]
 
 
-def own_kind(kind: Kind, parts: Parts, name: str) -> Kind:
-    """A kind of data with the parts that were given. Raises `UserError` where it can have none."""
-    if isinstance(kind, ImageKind):
-        return OwnImages(parts)
-    if isinstance(kind, PixelKind):
-        return OwnPixels(parts)
-    raise UserError(f"{name}: has boxes, which train their own detector; drop model=, optimizer= and metrics=")
+def own_kind(kind: PixelKind, parts: Parts) -> PixelKind:
+    """A kind of data with the parts that were given."""
+    return OwnImages(parts) if isinstance(kind, ImageKind) else OwnPixels(parts)

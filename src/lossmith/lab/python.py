@@ -18,6 +18,7 @@ from lossmith.lab.commands.terminal import notes, progress
 from lossmith.lab.data import builtin
 from lossmith.lab.kind import Kind
 from lossmith.lab.kinds import all_kinds, kind_of
+from lossmith.lab.kinds.pixels import PixelKind
 from lossmith.lab.own import OptimizerFactory, Own, Parts, own_kind
 from lossmith.lab.page.report import write_report
 from lossmith.lab.run.comparison import Comparison
@@ -143,6 +144,8 @@ def compare(
         sources = [Source(given, what, keys, task, ignore_index) for given, what in ((train, "train"), (val, "val"))]
         kind, read = _given(sources, asked, classes, factory, name)
     if factory or optimizer or measured or modules or data is None:
+        if not isinstance(kind, PixelKind):
+            raise UserError(f"{data}: has boxes, which train their own detector; drop model=, optimizer= and metrics=")
         parts = Parts(
             model=factory,
             model_name=_model_name(factory, read, task) if factory else "",
@@ -154,7 +157,7 @@ def compare(
             task=task,
             call=call,
         )
-        kind = own_kind(kind, parts, str(data))
+        kind = own_kind(kind, parts)
     settings = kind.settings(read, asked)
     comparison = Comparison(kind, read, settings, snapshot, keep)
     if isinstance(kind, Own) and data is None:

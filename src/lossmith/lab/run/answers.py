@@ -131,7 +131,7 @@ def _write_mask(label: Array, classes: int, image: Path, target: Path) -> None:
     affine: Any = np.eye(4)
     if ".nii" in image.name:
         affine = nibabel.load(image).affine  # type: ignore[attr-defined]
-    nibabel.save(nibabel.Nifti1Image(label, affine), target.with_name(f"{target.name}.nii.gz"))  # type: ignore[attr-defined, no-untyped-call]
+    nibabel.save(nibabel.Nifti1Image(label, affine), target.with_name(f"{target.name}.nii.gz"))  # type: ignore[no-untyped-call]
 
 
 def _table(header: list[str], rows: Iterable[list[Any]]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from lossmith.lab import UserError
 from lossmith.lab.data.labelled import Data
@@ -43,8 +43,10 @@ class Source:
         self.name, self._keys, self._task, self._ignore_index = name, keys, task, ignore_index
         self.loader: Any = given if isinstance(given, DataLoader) else None
         self.dataset: Any = given if self.loader is None else self.loader.dataset
-        if not hasattr(self.dataset, "__getitem__"):
-            raise UserError(f"{name}: a {type(given).__name__} has no items; give a torch.utils.data.Dataset with them")
+        if isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__getitem__"):
+            raise UserError(
+                f"{name}: a {type(self.dataset).__name__} has no items; give a torch.utils.data.Dataset with them"
+            )
         try:
             self.length: int = len(self.dataset)  # type: ignore[arg-type]
         except TypeError as error:
