@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 from advice import Said, follows
 from balls import make_labelled, make_volumes
+from discs import make_folder
 from PIL import Image
 
 from lossmith.cli import main
@@ -77,10 +79,7 @@ def test_what_the_text_of_a_model_means(module: str) -> None:
         (":make", "cannot be imported (it has no name)"),
         ("nowhere.at.all:make", "the module nowhere.at.all cannot be imported (No module named 'nowhere')"),
         ("monai:SegResnet", "monai has no SegResnet; did you mean 'SegResNet'?"),
-        (
-            "monai:SegResNet(init_filter=8)",
-            "cannot be built with in_channels=1, out_channels=2, spatial_dims=2 (TypeError",
-        ),
+        ("monai:SegResNet(init_filter=8)", "cannot be built with in_channels=1, out_channels=2, spatial_dims=2 ("),
         ("mynets:number", "gives a int, not a torch.nn.Module"),
         ("monai:DenseNet121", "gives (2, 2) for images (2, 1, 32, 32), but these labels need (2, 2, 32, 32)"),
     ],
@@ -130,9 +129,8 @@ def test_whole_numbers_are_not_averaged() -> None:
 # ------------------------------------------------------------------------------------------------- a file of settings
 
 
-def test_a_file_says_what_the_command_line_does(
-    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_says_what_the_command_line_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    discs = make_folder(tmp_path / "mine", images=4, size=32)
     file = tmp_path / "settings.yaml"
     lines = f"data: {discs}\nloss:\n- ce\n- dice + ce\nseeds: 1\nsteps: 1\ncrop: 32\nbatch: 2\nignore-index: -5\n"
     file.write_text(f"{lines}device: cpu\nlr: 1e-4\nmodel: '{SMALL}'\nkeep: best\nout: {tmp_path / 'a'}\n")
@@ -141,11 +139,9 @@ def test_a_file_says_what_the_command_line_does(
     found = results["settings"]
     assert (found["steps"], found["crop"], found["ignore_index"], found["lr"]) == (2, 32, -5, 1e-4)
     assert found["model"] == SMALL
-    assert [row["loss"] for row in results["ranking"]] == ["ce", "dice + ce"] or len(results["ranking"]) == 2
+    assert {row["loss"] for row in results["ranking"]} == {"ce", "dice + ce"}
     assert SMALL in (tmp_path / "a" / "report.html").read_text()
     assert "--keep best" in results["command"]
-    import shlex
-
     again = shlex.split(results["command"])[1:]
     assert main([*again, "--json"]) == 0  # the page's command needs no file, and resumes
     repeated = json.loads(capsys.readouterr().out)
@@ -193,7 +189,8 @@ def test_files_that_are_no_settings(text: str, words: str, discs: Path, tmp_path
     "name one with --loss",
     "give images like those it was trained on",
 )
-def test_what_was_kept_predicts(discs: Path, tmp_path: Path, said: Said, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_kept_predicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    discs = make_folder(tmp_path / "mine", images=4, size=32)
     out, to = tmp_path / "trained", tmp_path / "masks"
     words = ["compare", discs, "--loss", "ce", "--loss", "dice", "--seeds", 2, "--steps", 3, "--crop", 32, "--batch", 2]
     words += ["--model", SMALL, "--device", "cpu"]
@@ -242,19 +239,16 @@ def test_volumes_keep_their_place_and_whole_images_get_a_table(
     assert main(["compare", str(volumes), *small, "--crop", "32", "--model", model, "--out", str(tmp_path / "a")]) == 0
     some = next((volumes / "images").iterdir())
     nibabel.save(nibabel.Nifti1Image(nibabel.load(some).get_fdata().astype(np.float32), np.diag([2, 3, 4, 1])), some)
-    assert (
-        main(["predict", *map(str, (tmp_path / "a", volumes / "images", "--to", tmp_path / "to", "--loss", "ce"))]) == 0
-    )
+    words = ["predict", tmp_path / "a", volumes / "images", "--to", tmp_path / "to", "--loss", "ce"]
+    assert main([str(word) for word in words]) == 0
     answer = nibabel.load(tmp_path / "to" / f"{some.name.split('.')[0]}.nii.gz")
     assert answer.shape == (20, 32, 20)
     assert np.diag(answer.affine).tolist() == [2, 3, 4, 1]
 
     images = make_labelled(tmp_path / "labelled", images=8, size=16)
-    model = "monai:Classifier"
     assert main(["compare", str(images), *small, "--out", str(tmp_path / "b")]) == 0
-    assert (
-        main(["predict", *map(str, (tmp_path / "b", images / "images", "--to", tmp_path / "c", "--loss", "ce"))]) == 0
-    )
+    words = ["predict", tmp_path / "b", images / "images", "--to", tmp_path / "c", "--loss", "ce"]
+    assert main([str(word) for word in words]) == 0
     with (tmp_path / "c" / "labels.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 8

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from advice import Said, follows
+from discs import make_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lossmith.cli import main
@@ -32,7 +33,8 @@ def told(watcher: Any) -> None:
         watcher.finished(trial, RECORD)
 
 
-def test_tensorboard_reads_a_comparison(discs: Path, tmp_path: Path) -> None:
+def test_tensorboard_reads_a_comparison(tmp_path: Path) -> None:
+    discs = make_folder(tmp_path / "mine", images=4, size=32)
     out, events = tmp_path / "out", tmp_path / "events"
     words = ["compare", discs, "--loss", "ce", "--loss", "dice + ce", "--seeds", 1, "--steps", 5, "--crop", 32]
     words += ["--batch", 2, "--device", "cpu", "--out", out, "--tensorboard", events]

@@ -44,9 +44,8 @@ class Source:
         self.loader: Any = given if isinstance(given, DataLoader) else None
         self.dataset: Any = given if self.loader is None else self.loader.dataset
         if isinstance(self.dataset, IterableDataset) or not hasattr(self.dataset, "__getitem__"):
-            raise UserError(
-                f"{name}: a {type(self.dataset).__name__} has no items; give a torch.utils.data.Dataset with them"
-            )
+            what = type(self.dataset).__name__
+            raise UserError(f"{name}: a {what} has no items; give a torch.utils.data.Dataset with them")
         try:
             self.length: int = len(self.dataset)  # type: ignore[arg-type]
         except TypeError as error:
