@@ -84,14 +84,8 @@ def run_trial(
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
     done = 0
-    parts: dict[str, Any] = {
-        "network": network,
-        "averaged": averaged,
-        "optimizer": optimizer,
-        "decay": decay,
-        "loss": loss,
-    }
-    parts |= {"precision": fabric.strategy.precision}  # fp16 has a scale that it finds
+    parts: dict[str, Any] = {"network": network, "averaged": averaged, "optimizer": optimizer, "decay": decay}
+    parts |= {"loss": loss, "precision": fabric.strategy.precision}  # fp16 has a scale that it finds
     same = {"weights": weights, "crops": crops.checksum}
     checkpoint = Checkpoint(resume, parts, same, device, watcher.said)
     with seeded():
