@@ -92,6 +92,20 @@ def test_models_that_do_not_fit(text: str, words: str, module: str, discs: Path,
     assert said("compare", discs, "--crop", 32, "--batch", 2, "--model", "monai:SegResNet(init_filters=16)") == ""
 
 
+def test_a_network_whose_code_has_changed(module: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    discs = make_folder(tmp_path / "mine", images=4, size=32)
+    words = ["compare", str(discs), "--loss", "ce", "--seeds", "1", "--steps", "1", "--crop", "32", "--batch", "2"]
+    words += ["--model", f"{module}:make", "--device", "cpu", "--out"]
+    assert main([*words, str(tmp_path / "out")]) == 0
+    (tmp_path / "mynets.py").write_text(MODULE.replace("width=4", "width=5"))
+    assert main([*words, str(tmp_path / "out")]) == 0  # read once in a process, as Python does
+    capsys.readouterr()
+    sys.modules.pop(module)
+    assert main([*words, str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.endswith("with other first weights; choose another --out\n")
+    assert main([*words, str(tmp_path / "another")]) == 0
+
+
 @follows("drop --model")
 def test_boxes_have_a_network(boxes: Path, said: Said) -> None:
     assert said("compare", boxes, "--model", SMALL).endswith("which train their own detector; drop --model")

@@ -30,7 +30,7 @@ from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.watch import Watcher as Watcher
 from lossmith.lab.say.own import Metric as Metric
 from lossmith.lab.say.own import Metrics, named
-from lossmith.lab.settings import FROM_PYTHON, USUAL_RATE, Asked, Keep, Precision
+from lossmith.lab.settings import FROM_PYTHON, USUAL_RATE, Asked, Keep, Pages, Precision
 
 
 def compare(
@@ -54,6 +54,7 @@ def compare(
     ignore_index: int = -100,
     group_by: str | None = None,
     folds: int | None = None,
+    pages: Pages | None = None,
     device: str = "auto",
     precision: Precision = "fp32",
     clip: float | None = None,
@@ -89,7 +90,7 @@ def compare(
         task: binary takes labels above 0 as one class, and a network with one channel.
         classes: their names, background first; None: as many as the network has channels.
         ignore_index: pixels with this label count nowhere.
-        group_by, folds: of data in a folder, as on the command line.
+        group_by, folds, pages: of data in a folder, as on the command line.
         keys: of image and label where items are dicts.
         name: what the given data are known by. Trials in `out` are taken up again only if what they were trained with
             is the same: for a factory, its name and a hash of the weights it makes from seed 0; for an optimizer, its
@@ -126,6 +127,7 @@ def compare(
         ignore_index=ignore_index,
         group_by=group_by,
         folds=folds,
+        pages=pages,
         device=device,
         model=model if isinstance(model, str) else None,
         precision=precision,

@@ -107,7 +107,7 @@ def answer(winner: Winner, images: Path, to: Path, watch: Callable[[int, int], N
     rows = []
     for done, (stem, path) in enumerate(paths.items()):
         watch(done, len(paths))
-        image = read_image(path)
+        image = read_image(path, winner.settings.pages)
         label = np.zeros(() if whole else image.shape[1:], np.int32)
         sample = Sample(stem, image, label)
         network = network or winner.network(sample)
@@ -122,6 +122,7 @@ def answer(winner: Winner, images: Path, to: Path, watch: Callable[[int, int], N
 
 
 def _write_mask(label: Array, classes: int, image: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)  # images may lie in sub-folders
     label = label.astype(np.uint8 if classes <= 256 else np.uint16)
     if label.ndim == 2:
         packed = io.BytesIO()

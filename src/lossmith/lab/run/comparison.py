@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 
+from lossmith.lab import UserError
 from lossmith.lab.kind import Kind, ParsedLoss
 from lossmith.lab.run import kept, records
 from lossmith.lab.run.machine import machine
+from lossmith.lab.run.model import weights_of
 from lossmith.lab.run.race import Race, affordable_rates
 from lossmith.lab.run.snapshot import Snapshot
-from lossmith.lab.run.trial import estimate_seconds, run_trial
+from lossmith.lab.run.trial import estimate_seconds, new_network, run_trial
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import RATES, Keep, Planned, RunSettings
 
@@ -58,6 +60,16 @@ class Comparison:
         """What those score that know nothing; with folds the mean over them."""
         scores = [self.kind.trivial(self.held_back_by(seed)) for seed in range(self.settings.folds or 1)]
         return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
+
+    def _check_network(self, trials: Trials, out: Path) -> None:
+        """Raises `UserError` if a network of the user's own no longer begins as it did: its code is no setting."""
+        if trials and self.settings.model:
+            seed = trials[0]["seed"]
+            network = new_network(self.kind, self.held_back_by(seed), self.settings, seed)
+            if weights_of(network) != trials[0]["weights_checksum"]:
+                raise UserError(
+                    f"--out {out}: holds trials of {self.settings.model} with other first weights; choose another --out"
+                )
 
     def _estimate(self, text: str) -> float:
         """About how many seconds a trial will take."""
@@ -113,6 +125,7 @@ class Comparison:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
+        self._check_network(trials, out)
         begun = time.monotonic()
         pool = ThreadPoolExecutor(at_once)
         seconds = _median([t["seconds"] for t in trials]) or self._estimate(losses[0])

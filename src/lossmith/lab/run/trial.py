@@ -65,9 +65,7 @@ def run_trial(
     started = time.perf_counter()
     device = torch.device(settings.device)
     fabric = Fabric(accelerator=device.type, devices=1, precision=_PRECISIONS[settings.precision])
-    with seeded(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trial.seed)
-        network = kind.network(data, settings)
+    network = new_network(kind, data, settings, trial.seed)
     weights = weights_of(network)
     model, optimizer = fabric.setup(network, kind.optimizer(network.parameters(), trial.lr))
     # Without a decay the last steps decide too much, and seeds differ more than losses do.
@@ -164,6 +162,13 @@ def run_trial(
     }
     kept = {} if diverged else averaged.module.state_dict()
     return Trained(record, predictions, {name: value.detach().cpu() for name, value in kept.items()})
+
+
+def new_network(kind: Kind, data: Any, settings: RunSettings, seed: int) -> nn.Module:
+    """The network that a seed begins with."""
+    with seeded(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind.network(data, settings)
 
 
 def _average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
