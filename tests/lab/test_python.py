@@ -20,8 +20,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRando
 
 from lossmith import lab
 from lossmith.lab import UserError
+from lossmith.lab.run import checkpoint
 from lossmith.lab.run.given import GivenCrops, Source
-from lossmith.lab.settings import RunSettings
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.settings import Planned, RunSettings
 
 Sample = tuple[Any, Any]
 
@@ -113,6 +115,29 @@ def test_trials_do_not_depend_on_how_many_run_at_once(compared: Any, tmp_path: P
     finally:
         torch.set_num_threads(cores)
     assert found[0] == found[1]
+
+
+def test_an_interrupted_trial_ends_as_if_it_had_not_been(
+    compared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flips and dropout go on as they would have, from the checkpoint."""
+
+    class Interrupting(Watcher):
+        def __init__(self, after: int) -> None:
+            self.after, self.steps = after, list[int]()
+
+        def step(self, trial: Planned, step: int, value: float) -> None:
+            self.steps.append(step)
+            if step == self.after:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    whole = compared(steps=6, out=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        compared(steps=6, watcher=Interrupting(4))
+    resumed = Interrupting(99)
+    assert numbers(compared(steps=6, watcher=resumed)) == numbers(whole)
+    assert resumed.steps[0] > 1
 
 
 def test_a_trial_goes_on_where_it_was(compared: Any, tmp_path: Path) -> None:
@@ -379,7 +404,7 @@ def test_boxes_take_no_parts(compared: Any, boxes: Path) -> None:
 def test_a_data_set_that_no_seed_fixes_is_named(compared: Any, tmp_path: Path) -> None:
     said: list[str] = []
 
-    class Listening(lab.Watcher):  # type: ignore[misc, name-defined]
+    class Listening(Watcher):
         def said(self, line: str) -> None:
             said.append(line)
 
