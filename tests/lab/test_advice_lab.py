@@ -24,7 +24,10 @@ import test_engines
 import test_groups
 import test_masks
 import test_merging
+import test_model
+import test_python
 import test_streaming
+import test_watch
 import torch
 from advice import ADVICE, Said, advice_in, follows, pixels, rewrite, save
 
@@ -319,7 +322,7 @@ def test_wrong_values_and_types_get_one_line(text: str, discs: Path, boxes: Path
 
 def test_every_advice_is_followed_by_a_test() -> None:
     alike = (test_advice_folders, test_advice_formats, test_audit, test_devices, test_engines, test_groups)
-    parts = (*alike, test_masks, test_merging, test_streaming)
+    parts = (*alike, test_masks, test_merging, test_model, test_python, test_streaming, test_watch)
     assert {module.__name__ for module in parts} < {test.__module__ for test in ADVICE.values()}
     folder = Path(lossmith.lab.__file__).parent
     found = {advice: path.name for path in folder.rglob("*.py") for advice in advice_in(path.read_text())}

@@ -18,7 +18,7 @@ from lossmith.lab.page.stills import still
 from lossmith.lab.run.owners import owners, parts
 from lossmith.lab.run.race import Race
 from lossmith.lab.say.bootstrap import over_images
-from lossmith.lab.say.decision import RACE, Look, decide
+from lossmith.lab.say.decision import RACE, Look, Scores, decide
 from lossmith.lab.say.metrics import METRICS
 from lossmith.lab.say.ranking import LossRanking, rank
 from lossmith.lab.say.rising import last_rise

@@ -257,14 +257,14 @@ def test_crops_are_cut_and_flipped_with_their_boxes(scenes: Scenes, shared: Dete
 def test_the_detector_learns(scenes: Scenes, shared: DetectionSettings) -> None:
     longer = replace(shared, steps=60, crop=128, features=(8, 16, 16), lr=1e-2)
     loss = BOXES.parse("qfl + giou", longer, scenes).loss
-    record, _ = run_trial(BOXES, loss, Planned("", 0, longer.lr), scenes, longer, Watcher())
+    record, _, _ = run_trial(BOXES, loss, Planned("", 0, longer.lr), scenes, longer, Watcher())
     assert record["training"]["loss"][-1] < 0.6 * record["training"]["loss"][0]
     assert record["metrics"]["ap50"] > 0.3
 
 
 def test_divergence_is_a_result(scenes: Scenes, shared: DetectionSettings) -> None:
     loss = BOXES.parse("1e38*qfl + 1e38*giou", shared, scenes).loss
-    record, predictions = run_trial(BOXES, loss, Planned("", 0, 1e30), scenes, shared, Watcher())
+    record, predictions, _ = run_trial(BOXES, loss, Planned("", 0, 1e30), scenes, shared, Watcher())
     assert record["diverged"]
     assert record["metrics"] is None
     assert predictions == {}

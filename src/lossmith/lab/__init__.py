@@ -7,10 +7,14 @@
                   (scenes.py), single files (files.py), the built-in sets by name (builtin.py, sets.py); where pixels
                   are kept (stored.py); what belongs together (groups.py) and who is held back (tables.py, folds.py)
     audit/        what is in a folder, measured image by image, and what is wrong with it
+    python.py     the same comparison from Python, `lab.compare`, with a network, data sets, an optimizer and metrics of
+                  the user's own (own.py)
     run/          all trials, resumable, one JSON each (comparison.py, records.py); one trial: one loss, one seed
                   (trial.py); where trials run: threads, a Ray cluster, several devices each (engine.py, local.py,
-                  on_ray.py, devices.py); its crops; who owns the gradient (owners.py);
-                  what a loss's text means (losses.py, weights.py); a small detector
+                  on_ray.py, devices.py); its crops; who owns the gradient (owners.py); what a loss's text means
+                  (losses.py, weights.py), and a model's (model.py); a small detector; data sets that are given
+                  (given.py); random numbers (chance.py); weights that stay (kept.py); who is told of progress
+                  (watch.py, trackers.py)
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
                   paired differences with intervals (ranking.py), a bootstrap over images or patients (bootstrap.py),
                   which curves still rise (rising.py); the losses themselves, as curves of their value and gradient
@@ -30,12 +34,25 @@ found by being there. Its methods, each with its reason, are in kind.py; those w
     judge            the metrics of the held-back images
 
 `lossmith audit` lists the faults of any kind; what it measures of one is chosen in audit/survey.py.
-The page of a comparison is page/compare.html, of which `template` may replace blocks. Beside it goes a test: tests/lab/test_kinds.py
-has the shortest kind there is.
+The page of a comparison is page/compare.html, of which `template` may replace blocks. Beside it goes a test:
+tests/lab/test_kinds.py has the shortest kind there is.
 
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.
 """
 
+from importlib import import_module as _import_module
+from typing import Any as _Any
+
 
 class UserError(Exception):
     """Something the user can put right. The message is one line that says what is wrong and how to fix it."""
+
+
+_FROM_PYTHON = ("compare", "Metric", "Watcher")
+
+
+def __getattr__(name: str) -> _Any:
+    """`compare`, `Metric` and `Watcher` come with torch, MONAI and the rest, which nobody needs who wants an error."""
+    if name in _FROM_PYTHON:
+        return getattr(_import_module("lossmith.lab.python"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

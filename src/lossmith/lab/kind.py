@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 import lossmith as ls
@@ -47,9 +49,10 @@ class Kind:
     """
 
     name: ClassVar[str]  # in results.json
-    metrics: ClassVar[MetricSet]
-    template: ClassVar[str] = '{% extends "compare.html" %}'  # the page, in Jinja; see page/compare.html
-    options: ClassVar[tuple[str, ...]] = ("steps", "crop", "batch", "lr", "device")  # repeated on the page
+    metrics: MetricSet
+    template: str = '{% extends "compare.html" %}'  # the page, in Jinja; see page/compare.html
+    # What is repeated on the page, beside the losses and how many seeds they get.
+    options: ClassVar[tuple[str, ...]] = ("steps", "crop", "batch", "lr", "device", "precision", "clip")
     steps: ClassVar[int] = 200
 
     def recognises(self, folder: Path) -> bool:
@@ -87,6 +90,9 @@ class Kind:
             folds=asked.folds,
             device=asked.device,
             devices=asked.devices,
+            model=asked.model,
+            precision=asked.precision,
+            clip=asked.clip,
             features=features,
         )
 
@@ -108,6 +114,10 @@ class Kind:
     def held_back_by(self, seed: int, data: Any, settings: RunSettings) -> Any:
         """The data as a seed splits them: in folds if they were asked for."""
         return data.fold(seed % settings.folds, settings.folds) if settings.folds else data
+
+    def optimizer(self, parameters: Iterable[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+        """What moves the weights, built anew for every trial."""
+        return torch.optim.AdamW(parameters, lr=lr)
 
     def crops(self, data: Any, settings: RunSettings, seed: int) -> CropPlan:
         """What each step shows."""

@@ -8,7 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 Quality = Literal["none", "centerness", "iou"]
 Pages = Literal["volume", "channels"]
+Precision = Literal["fp32", "bf16", "fp16"]
+Keep = Literal["best", "all"]  # of each loss the weights of the seed that scored highest, or of every seed
 USUAL_RATE = 3e-3
+FROM_PYTHON = "from Python"  # stands in the name of a model that no command line can build
 RATES = (1 / 3, 1.0, 3.0)  # what `--lr auto` tries, as multiples of the usual one
 
 
@@ -39,6 +42,9 @@ class Asked:
     pages: Pages | None = None  # what the pages of a TIFF are
     group_by: str | None = None
     folds: int | None = None
+    model: str | None = None  # see run/model.py
+    precision: Precision = "fp32"
+    clip: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,10 @@ class RunSettings:
     group_by: str | None = None  # how patients are told from names
     folds: int | None = None  # seed s holds back fold s modulo so many
     devices: int = 1  # on how many a trial trains; each has its part of the crops of a step
+    model: str | None = None  # None: the network of the kind of data
+    optimizer: str = "AdamW"
+    precision: Precision = "fp32"
+    clip: float | None = None  # the largest norm of a gradient
     rates: tuple[float, ...] = (1.0,)  # multiples of `lr`, of which each loss trains at its best
     record: int = 3  # what a trial's JSON looks like: folders with older ones are refused
 

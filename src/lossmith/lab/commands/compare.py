@@ -11,8 +11,10 @@ from rich.table import Table
 
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
+from lossmith.lab.commands.file import read_settings
 from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes, progress
-from lossmith.lab.settings import USUAL_RATE, Asked
+from lossmith.lab.run.watch import Watcher
+from lossmith.lab.settings import USUAL_RATE, Asked, Keep, Precision
 
 if TYPE_CHECKING:
     from lossmith.lab.run.engine import Engine
@@ -78,6 +80,33 @@ def compare(
     ] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Hold each image back in one of so many folds.")] = None,
     figures: Figures = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help='What trains: "monai:SegResNet(init_filters=16)" or my.module:make, called with in_channels, '
+            "out_channels and spatial_dims as far as it takes them."
+        ),
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the network in training; bf16 and fp16 are mixed.")] = "fp32",
+    clip: Annotated[
+        float | None, typer.Option(help="Gradients with a larger norm are scaled down to it; not clipped.")
+    ] = None,
+    keep: Annotated[
+        Keep | None, typer.Option(help="Keep weights in OUT/weights: best of each loss, or all. For lossmith predict.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write each trial's progress there, as event files for TensorBoard.")
+    ] = None,
+    wandb: Annotated[str | None, typer.Option(help="Send it to this project of Weights & Biases.")] = None,
+    mlflow: Annotated[str | None, typer.Option(help="Send it to this experiment of MLflow.")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A YAML file of these options, steps: 200 a line; the command line has the last word.",
+            callback=read_settings,
+            is_eager=True,
+        ),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train with each loss on the same footing, and report what can be said.
@@ -108,18 +137,15 @@ def compare(
     from lossmith.lab.run.comparison import Comparison
     from lossmith.lab.run.records import as_json, opened
     from lossmith.lab.run.snapshot import Snapshot
+    from lossmith.lab.run.watch import Watchers
 
     losses = [" ".join(text.split()) for text in loss]
-    twice = next((text for text in losses if losses.count(text) > 1), None)
-    if twice is not None:
-        raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
-    if crop and crop % 16:
-        raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
-    rate = None if lr == "auto" else _rate(lr)
-    seconds = None if budget is None else _seconds(budget)
+    check_options(losses, crop, clip)
+    rate = None if lr == "auto" else rate_of(lr)
+    seconds = None if budget is None else seconds_of(budget)
     if seeds is None and seconds is None:
         seeds = 3
-    runs, device = _engine(engine, address, device, devices)
+    runs, device = _engine(engine, address, device, devices, precision)
     say = notes()
     folder = builtin.find_folder(data, say.print)
     asked = Asked(
@@ -138,6 +164,9 @@ def compare(
         pages=pages,
         group_by=group_by,
         folds=folds,
+        model=model,
+        precision=precision,
+        clip=clip,
     )
     kind = kind_of(folder)
     snapshot = Snapshot([folder, unlabelled] if unlabelled else [folder], out)
@@ -145,16 +174,16 @@ def compare(
         read = kind.read(folder, asked, watch_reading)
     for notice in getattr(read, "notices", ()):
         say.print(notice)
-    settings = kind.settings(read, asked)
-    comparison = Comparison(kind, read, settings, snapshot)
+    comparison = Comparison(kind, read, kind.settings(read, asked), snapshot, keep)
+    trackers = _trackers(tensorboard, wandb, mlflow)
     if read.source and not json:
         say.print(f"{data}: {read.source}", style="dim")
 
     with opened(out, say.print):
         with runs, progress(say, quiet=json) as shown:
-            bars = Bars(shown, say, settings.steps, quiet=json)
+            told = Watchers([Bars(shown, say, comparison.settings.steps, quiet=json), *trackers])
             trials, stopped = comparison.run(
-                losses, out, seeds, seconds, choose_rates=rate is None, watcher=bars, engine=runs
+                losses, out, seeds, seconds, choose_rates=rate is None, watcher=told, engine=runs
             )
         results = write_report(comparison, trials, losses, out, seeds, budget, figures)
     if json:
@@ -168,10 +197,9 @@ def compare(
         raise typer.Exit(INTERRUPTED)
 
 
-def _engine(name: str, address: str | None, device: str, devices: int) -> tuple[Engine, str]:
+def _engine(name: str, address: str | None, device: str, devices: int, precision: Precision) -> tuple[Engine, str]:
     """Where trials run, and on which device of torch."""
     from lossmith.lab.run.local import LocalEngine
-    from lossmith.lab.run.trial import resolve_device
 
     if name == "ray":
         try:
@@ -184,14 +212,44 @@ def _engine(name: str, address: str | None, device: str, devices: int) -> tuple[
         return cluster, cluster.device
     if address is not None:
         raise UserError(f"--address {address}: is that of a Ray cluster; give --engine ray too")
-    try:
-        device = resolve_device(device)
-    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
-        raise UserError(f"--device {device}: {str(error).splitlines()[0]}") from error
+    device = device_of(device, precision)
     return LocalEngine(device, devices), device
 
 
-def _rate(text: str) -> float:
+def _trackers(tensorboard: Path | None, wandb: str | None, mlflow: str | None) -> list[Watcher]:
+    from lossmith.lab.run.trackers import MLflow, TensorBoard, WeightsAndBiases
+
+    made: list[Watcher] = [TensorBoard(tensorboard)] if tensorboard else []
+    made += [WeightsAndBiases(wandb)] if wandb else []
+    return [*made, MLflow(mlflow)] if mlflow else made
+
+
+def check_options(losses: list[str], crop: int | None, clip: float | None) -> None:
+    """Raises `UserError` for what can be said to be wrong before the data are read."""
+    twice = next((text for text in losses if losses.count(text) > 1), None)
+    if twice is not None:
+        raise UserError(f'--loss "{twice}" is given twice; give it once, --seeds repeats it')
+    if crop and crop % 16:
+        raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
+    if clip is not None and not (clip > 0 and math.isfinite(clip)):
+        raise UserError(f"--clip {clip:g}: must be a positive number")
+
+
+def device_of(name: str, precision: Precision) -> str:
+    """The device that a name means. Raises `UserError` for one that is not there or does not train so."""
+    from lossmith.lab.run.trial import resolve_device  # which takes seconds
+
+    try:
+        device = resolve_device(name)
+    except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+    if precision == "fp16" and device == "cpu":
+        raise UserError("--precision fp16: a CPU does not train with it; use --precision bf16")
+    return device
+
+
+def rate_of(text: str) -> float:
+    """A learning rate. Raises `UserError` for what is none."""
     try:
         rate = float(text)
     except ValueError:
@@ -201,7 +259,8 @@ def _rate(text: str) -> float:
     return rate
 
 
-def _seconds(text: str) -> float:
+def seconds_of(text: str) -> float:
+    """A budget. Raises `UserError` for what is none."""
     number, unit = text[:-1], {"s": 1, "m": 60, "h": 3600}.get(text[-1:])
     if unit is None or not number.replace(".", "", 1).isdecimal() or not float(number):
         raise UserError(f"--budget {text}: write a number and s, m or h, for example 20m")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -95,9 +95,9 @@ class BoxKind(Kind):
     """A small detector of boxes in tiles."""
 
     name = "detection"
-    metrics: ClassVar[MetricSet] = AVERAGE_PRECISION
+    metrics = AVERAGE_PRECISION
     template = '{% extends "boxes.html" %}'
-    options = ("steps", "crop", "batch", "lr", "device", "quality")
+    options = (*Kind.options, "quality")
     steps = 600
 
     def recognises(self, folder: Path) -> bool:
@@ -108,6 +108,10 @@ class BoxKind(Kind):
         return [*index.faults, *unreadable(index)]
 
     def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Scenes:
+        if asked.model:
+            raise UserError(
+                f"--model {asked.model}: {asked.data} has boxes, which train their own detector; drop --model"
+            )
         if asked.folds or asked.group_by:
             raise UserError(
                 f"--folds, --group-by: {asked.data} has boxes; drop them, and say in split.csv who is held back"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from lossmith.lab.page.examples import class_row, confusion, tables
 from lossmith.lab.run.losses import Labelling
 from lossmith.lab.run.predict import predict_labels
 from lossmith.lab.say import curves
-from lossmith.lab.say.metrics import CLASSIFICATION, MetricSet, score_classes
+from lossmith.lab.say.metrics import CLASSIFICATION, score_classes
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import Asked, RunSettings
 
@@ -34,7 +34,7 @@ class ImageKind(PixelKind):
     """A label without axes is read, counted, shown and taught like a map of them; what differs stands here."""
 
     name = "classification"
-    metrics: ClassVar[MetricSet] = CLASSIFICATION
+    metrics = CLASSIFICATION
     template = '{% extends "images.html" %}'
 
     def recognises(self, folder: Path) -> bool:
@@ -62,6 +62,8 @@ class ImageKind(PixelKind):
         return Labelling("images", False, torch.tensor([0, 1]), lambda: data.counts(data.train).sum(0, keepdims=True))
 
     def network(self, data: Data, settings: RunSettings) -> nn.Module:
+        if settings.model:
+            return self.own_network(data, settings)
         shape, strides = data.train[0].shape, [2] * len(settings.features)
         channels = self.channels(data, settings)
         return Classifier(shape, channels, settings.features, strides, num_res_units=1, norm="batch")
@@ -110,7 +112,7 @@ class ImageKind(PixelKind):
         counts[kept] = np.stack([truth & found, found & ~truth, truth & ~found], 2)
         return counts
 
-    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve:
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve | None:
         return curves.sample(loss, self.channels(data, settings), pixels=False)
 
     def page(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from lossmith.lab.data.index import MASKS, part_of
 from lossmith.lab.data.labelled import Data, add_unlabelled, faults_of_pixels, read_pixels
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.data.stored import Watch
-from lossmith.lab.kind import Judgement, Kind, ParsedLoss, Predictions, Trials
+from lossmith.lab.kind import CropPlan, Judgement, Kind, ParsedLoss, Predictions, Trials
 from lossmith.lab.page.examples import class_row, median_example, tables
 from lossmith.lab.run.crops import LabelledCrops
 from lossmith.lab.run.losses import Labelling, parse_loss, reads_unlabelled
+from lossmith.lab.run.model import build, check, from_text
 from lossmith.lab.run.owners import owners, parts
 from lossmith.lab.run.predict import predict
 from lossmith.lab.say import curves
@@ -29,7 +30,6 @@ from lossmith.lab.say.bootstrap import over_images
 from lossmith.lab.say.metrics import (
     SEGMENTATION,
     Calibration,
-    MetricSet,
     confusions,
     pooled_dice,
     score_image,
@@ -48,21 +48,11 @@ class PixelKind(Kind):
     """Images or volumes with masks; and what they share with images that have one label each."""
 
     name = "segmentation"
-    metrics: ClassVar[MetricSet] = SEGMENTATION
+    metrics = SEGMENTATION
     template = '{% extends "pixels.html" %}'
     options = (
-        "task",
-        "steps",
-        "crop",
-        "batch",
-        "lr",
-        "ignore_index",
-        "device",
-        "devices",
-        "unlabelled",
-        "unlabelled_batch",
-        "pages",
-        "folds",
+        *("task", "model", "steps", "crop", "batch", "lr", "ignore_index", "device", "devices", "precision", "clip"),
+        *("unlabelled", "unlabelled_batch", "pages", "group_by", "folds"),
     )
 
     def recognises(self, folder: Path) -> bool:
@@ -90,10 +80,14 @@ class PixelKind(Kind):
         settings = super().settings(data, asked)
         if asked.folds:
             data.fold(0, asked.folds)  # says now if that are too many
-        if not asked.unlabelled:
-            return settings
-        batch = asked.unlabelled_batch or settings.batch
-        return replace(settings, unlabelled=str(asked.unlabelled), unlabelled_batch=batch)
+        if asked.unlabelled:
+            batch = asked.unlabelled_batch or settings.batch
+            settings = replace(settings, unlabelled=str(asked.unlabelled), unlabelled_batch=batch)
+        if settings.model:
+            image, label = (x[:2] for x in self.crops(data, replace(settings, steps=1), 0).batch(0))
+            expected = (len(label), self.channels(data, settings), *label.shape[1:])
+            check(lambda: self.own_network(data, settings), self.model_name(settings), image, expected)
+        return settings
 
     def parse(self, text: str, settings: RunSettings, data: Data) -> ParsedLoss:
         return parse_loss(text, settings, data, self.labelling(data))
@@ -111,16 +105,29 @@ class PixelKind(Kind):
         return said
 
     def network(self, data: Data, settings: RunSettings) -> nn.Module:
+        if settings.model:
+            return self.own_network(data, settings)
         channels, strides = self.channels(data, settings), [2] * (len(settings.features) - 1)
         if data.dimensions == 3:  # wide but coarse: in a volume the full resolution costs the time
             return UNet(3, data.channels, channels, settings.features, strides, num_res_units=1)
         return BasicUNet(2, data.channels, channels, settings.features)
 
+    def own_network(self, data: Data, settings: RunSettings) -> nn.Module:
+        """What `--model` means."""
+        channels = self.channels(data, settings)
+        return build(
+            from_text(str(settings.model)), self.model_name(settings), data.channels, channels, data.dimensions
+        )
+
+    def model_name(self, settings: RunSettings) -> str:
+        """What errors call it."""
+        return f"--model {settings.model}"
+
     def channels(self, data: Data, settings: RunSettings) -> int:
         """Of the network's output."""
         return 1 if settings.task == "binary" else len(data.classes)
 
-    def crops(self, data: Data, settings: RunSettings, seed: int) -> LabelledCrops:
+    def crops(self, data: Data, settings: RunSettings, seed: int) -> CropPlan:
         return LabelledCrops(data, settings, seed)
 
     def watched(self, data: Data) -> list[Sample]:
@@ -157,7 +164,7 @@ class PixelKind(Kind):
             calibration.add(sample.label, probabilities)
         per_class = _per_class(images, self.cases(data, data.validation))
         per_class["calibration_error"] = calibration.errors()[1:]
-        metrics = {name: _mean(per_class[name]) for name in self.metrics.titles}
+        metrics = {name: _mean(per_class[name]) for name in self.metrics.titles if name in per_class}
         return {"metrics": metrics, "per_class": per_class, "images": images}, predictions
 
     def cases(self, data: Data, samples: list[Sample]) -> list[str]:
@@ -199,7 +206,7 @@ class PixelKind(Kind):
         facts["images"]["unlabelled"] = len(data.unlabelled)
         return {**facts, "dimensions": data.dimensions, "class_shares": data.shares()}
 
-    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve:
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve | None:
         return curves.sample(loss, self.channels(data, settings))
 
     def page(

@@ -49,7 +49,7 @@ def write_report(
         """The command line of this comparison, or of one with other seeds, or so many times the steps."""
         longer = {**settings, "steps": steps * settings["steps"]}
         folder = out if steps == 1 else out.with_name(f"{out.name}-longer")
-        return _command(losses, seeds, budget, longer, folder, kind.options)
+        return _command(losses, seeds, budget, longer, folder, kind.options, comparison.keep)
 
     results = {
         "headline": headline,
@@ -166,6 +166,7 @@ def _command(
     settings: dict[str, Any],
     out: Path,
     options: Iterable[str],
+    keep: str | None,
 ) -> str:
     """The command line that makes the same comparison again."""
     words = ["lossmith", "compare", settings["data"]]
@@ -173,6 +174,7 @@ def _command(
         words += ["--loss", loss]
     words += ["--seeds", str(seeds)] if seeds else []
     words += ["--budget", budget] if budget else []
+    words += ["--keep", keep] if keep else []
     for name in options:
         if name == "lr" and len(settings["rates"]) > 1:
             words += ["--lr", "auto"]

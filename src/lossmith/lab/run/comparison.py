@@ -13,28 +13,33 @@ from typing import Any
 
 from torch import nn
 
+from lossmith.lab import UserError
 from lossmith.lab.kind import Kind, ParsedLoss
-from lossmith.lab.run import records
+from lossmith.lab.run import kept, records
 from lossmith.lab.run.devices import check_devices
 from lossmith.lab.run.engine import Engine
 from lossmith.lab.run.local import LocalEngine
+from lossmith.lab.run.model import weights_of
 from lossmith.lab.run.race import Race, affordable_rates, name_of
 from lossmith.lab.run.snapshot import Snapshot
+from lossmith.lab.run.trial import new_network
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.run.work import estimate, train
-from lossmith.lab.settings import RATES, Planned, RunSettings
+from lossmith.lab.settings import RATES, Keep, Planned, RunSettings
 
 Trials = list[dict[str, Any]]
 
 
 class Comparison:
-    """Data, what it is, the settings that all trials share; and the losses, each parsed once.
+    """Data, what it is, the settings that all trials share, which weights stay; and the losses, each parsed once.
 
     With a snapshot no trial is kept that ends after the data have changed.
     """
 
-    def __init__(self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None) -> None:
-        self.kind, self.data, self.settings, self.snapshot = kind, data, settings, snapshot
+    def __init__(
+        self, kind: Kind, data: Any, settings: RunSettings, snapshot: Snapshot | None = None, keep: Keep | None = None
+    ) -> None:
+        self.kind, self.data, self.settings, self.snapshot, self.keep = kind, data, settings, snapshot, keep
         self._parsed: dict[str, ParsedLoss] = {}
         self._split: dict[int, Any] = {}
 
@@ -59,6 +64,16 @@ class Comparison:
         """What those score that know nothing; with folds the mean over them."""
         scores = [self.kind.trivial(self.held_back_by(seed)) for seed in range(self.settings.folds or 1)]
         return {name: sum(s[name] for s in scores) / len(scores) for name in scores[0]}
+
+    def _check_network(self, trials: Trials, out: Path) -> None:
+        """Raises `UserError` if a network of the user's own no longer begins as it did: its code is no setting."""
+        if trials and self.settings.model:
+            seed = trials[0]["seed"]
+            network = new_network(self.kind, self.held_back_by(seed), self.settings, seed)
+            if weights_of(network) != trials[0]["weights_checksum"]:
+                raise UserError(
+                    f"--out {out}: holds trials of {self.settings.model} with other first weights; choose another --out"
+                )
 
     def run(
         self,
@@ -111,6 +126,7 @@ class Comparison:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
+        self._check_network(trials, out)
         begun = time.monotonic()
         pool = ThreadPoolExecutor(at_once)
         engine.share(self.kind, self.data)
@@ -135,11 +151,13 @@ class Comparison:
             resume = records.running(named, out.absolute())
             loss, settings = fresh(trial.loss), self.settings
             work = partial(train, loss=loss, trial=trial, settings=settings, at_once=at_once, resume=resume)
-            record, predictions = engine.run(f"{trial.loss}, {name_of(trial)}", work, _Stopping(watcher, stop))
-            record = {**named, "counted": self.loss(trial.loss).counted, **record}
+            done = engine.run(f"{trial.loss}, {name_of(trial)}", work, _Stopping(watcher, stop))
+            record = {**named, "counted": self.loss(trial.loss).counted, **done.record}
             if self.snapshot:
                 self.snapshot.check()
-            records.save(record, predictions, out)
+            if self.keep:
+                record["weights"] = kept.save(done.weights, trial, out)
+            records.save(record, done.predictions, out)
             resume.unlink(missing_ok=True)
             watcher.finished(trial, record)
 
@@ -167,6 +185,8 @@ class Comparison:
                     if over(1):
                         waiting.clear()
                 trials = records.read_trials(out)
+                if self.keep == "best":
+                    kept.drop_all_but_best(trials, self.kind.metrics.ranked_by, out)
                 seconds = _median([t["seconds"] for t in trials])
         except KeyboardInterrupt:
             stop.set()

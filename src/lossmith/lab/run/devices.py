@@ -24,7 +24,7 @@ import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.kind import Kind
 from lossmith.lab.run.relay import SECONDS, Relay, tell, waiting
-from lossmith.lab.run.trial import run_trial
+from lossmith.lab.run.trial import Trained, run_trial
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Planned, RunSettings
 from lossmith.loss import Loss
@@ -62,7 +62,7 @@ def run_on_devices(
     settings: RunSettings,
     watcher: Watcher,
     resume: Path | None = None,
-) -> tuple[dict[str, Any], dict[str, Array]]:
+) -> Trained:
     """What `run_trial` does, on `settings.devices` at once."""
     told: Any = get_context("spawn").Queue()
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,7 @@ def run_on_devices(
             for process in processes.processes:
                 process.kill()
         tell(waiting(told), watcher)
-        result: tuple[dict[str, Any], dict[str, Array]] = pickle.loads((Path(folder) / _RESULT).read_bytes())
+        result: Trained = pickle.loads((Path(folder) / _RESULT).read_bytes())
         return result
 
 

@@ -21,21 +21,31 @@ _AT_ONCE = 64
 _OVERLAP = 0.5
 
 
-@torch.inference_mode()
 def predict(model: nn.Module, sample: Sample, settings: RunSettings) -> Array:
     """Probabilities (classes, *S) of one whole image; a single-channel network gives background and foreground."""
+    return _probabilities(logits_of(model, sample, settings), settings)
+
+
+@torch.inference_mode()
+def logits_of(model: nn.Module, sample: Sample, settings: RunSettings) -> Tensor:
+    """What a network gives for one whole image, (channels, *S) float32."""
     space = sample.label.shape
     image = torch.from_numpy(sample.image[None]).to(settings.device)
     model.eval()
-    if len(space) == 3:
-        # Volumes do not fit at once, and the network normalises by what it sees: it is shown what it was trained on.
-        logits = sliding_window_inference(image, [settings.crop] * 3, settings.batch, model, _OVERLAP, mode="gaussian")
+    if not space or (settings.model and not settings.crop):
+        logits = model(image)
+    elif len(space) == 3 or settings.model:
+        # Volumes do not fit at once, and a network normalises by what it sees, or takes images of one size alone: it
+        # is shown what it was trained on.
+        window = [settings.crop] * len(space)
+        logits = sliding_window_inference(image, window, settings.batch, model, _OVERLAP, mode="gaussian")
     else:
         missing = [max(_SMALLEST, math.ceil(n / _MULTIPLE) * _MULTIPLE) - n for n in space]
         logits = model(nn.functional.pad(image, (0, missing[1], 0, missing[0]), mode="replicate"))
     model.train()
     inside = tuple(slice(n) for n in space)
-    return _probabilities(logits[0][:, *inside].float(), settings)
+    found: Tensor = logits[0][:, *inside].float()
+    return found
 
 
 @torch.inference_mode()

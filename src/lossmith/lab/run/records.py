@@ -7,6 +7,7 @@
     OUT/report.html             the same, to look at
     OUT/figures/                its figures one by one, if they were asked for
     OUT/running/HASH.pt         where a long trial stands, until it is finished (checkpoint.py)
+    OUT/weights/NAME.pt         averaged weights that were asked for (kept.py)
     OUT/aside/                  what was damaged: nothing reads it, and nothing deletes it
     OUT/.lock                   held by the process that writes here (lock.py)
 
@@ -62,7 +63,7 @@ def opened(out: Path, say: Callable[[str], None] = lambda line: None) -> Iterato
 
 def results_in(out: Path) -> set[Path]:
     """Everything that a comparison may write there."""
-    return {out / name for name in (*_PARTS, "aside", "results.json", "report.html", "figures")}
+    return {out / name for name in (*_PARTS, "weights", "aside", "results.json", "report.html", "figures")}
 
 
 def read_trials(out: Path) -> list[dict[str, Any]]:

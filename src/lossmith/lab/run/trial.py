@@ -6,27 +6,29 @@ are averages of the weights over the last steps: with them seeds differ less.
 
 from __future__ import annotations
 
+import logging
 import math
-import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from lossmith.lab.kind import Kind
+from lossmith.lab.run.chance import seeded
 from lossmith.lab.run.checkpoint import Checkpoint
-from lossmith.lab.run.crops import checksum
+from lossmith.lab.run.model import weights_of
 from lossmith.lab.run.watch import Watcher
-from lossmith.lab.settings import Planned, RunSettings
+from lossmith.lab.settings import Planned, Precision, RunSettings
 
 Array = np.ndarray[Any, Any]
 
@@ -34,8 +36,17 @@ _EPOCHS = 100  # a schedule's epoch is this share of a run, whatever its number 
 _CHECKPOINTS = 5
 _MOST_POINTS = 200
 _WARM_UP_STEPS = 3
+logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # each trial would say which precision it has
 _AVERAGED = 10  # the averages reach back over a tenth of the run
-_RANDOM_STATE = threading.Lock()  # torch's random state is one for all threads
+_PRECISIONS: dict[Precision, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class Trained(NamedTuple):
+    """What a trial leaves: its record, what was predicted for held-back images, its averaged weights by name."""
+
+    record: dict[str, Any]
+    predictions: dict[str, Array]
+    weights: dict[str, Tensor]
 
 
 def run_trial(
@@ -46,28 +57,24 @@ def run_trial(
     settings: RunSettings,
     watcher: Watcher,
     resume: Path | None = None,
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Train with one loss from one seed; several may run at once, in threads.
+) -> Trained:
+    """Train with one loss from one seed; several may run at once, in threads. The record is plain JSON values.
 
     With several devices each has a process that calls this (devices.py), with its part of the crops of each step. The
     first of them looks at the held-back images; the others' records say nothing of those.
 
-    Returns the record of the trial (plain JSON values) and what was predicted for the held-back images.
     A loss or gradient that is not finite ends the training there: `record["diverged"]` says at which step.
     A long trial leaves a checkpoint at `resume` now and then, and goes on from one that lies there.
     """
     started = time.perf_counter()
     fabric = _fabric(settings)
     device, first = fabric.device, fabric.is_global_zero
-    with _RANDOM_STATE:
-        torch.manual_seed(trial.seed)
-        network = kind.network(data, settings)
-    weights = checksum(*(p.detach().numpy() for p in network.parameters()))
-    model, optimizer = fabric.setup(network, torch.optim.AdamW(network.parameters(), lr=trial.lr))
+    network = new_network(kind, data, settings, trial.seed)
+    weights = weights_of(network)
+    model, optimizer = fabric.setup(network, kind.optimizer(network.parameters(), trial.lr))
     # Without a decay the last steps decide too much, and seeds differ more than losses do.
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
-    average: Any = get_ema_multi_avg_fn(decay_of(settings.steps))  # type: ignore[no-untyped-call]
-    averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+    averaged = AveragedModel(network, multi_avg_fn=_average(decay_of(settings.steps)), use_buffers=True)
     loss = loss.to(device)
     next_epoch: Callable[[], None] = getattr(loss, "step", lambda: None)
     crops = kind.crops(data, settings, trial.seed)
@@ -80,10 +87,11 @@ def run_trial(
     start_norm: float | None = None
     diverged: dict[str, Any] | None = None
     done = 0
-    parts = {"network": network, "averaged": averaged, "optimizer": optimizer, "decay": decay, "loss": loss}
+    parts: dict[str, Any] = {"network": network, "averaged": averaged, "optimizer": optimizer, "decay": decay}
+    parts |= {"loss": loss, "precision": fabric.strategy.precision}  # fp16 has a scale that it finds
     same = {"weights": weights, "crops": crops.checksum}
     checkpoint = Checkpoint(resume, parts, same, device, watcher.said)
-    with _RANDOM_STATE, fabric.rank_zero_first():  # which sets a damaged one aside, so that the others find none
+    with seeded(), fabric.rank_zero_first():  # which sets a damaged one aside, so that the others find none
         history = checkpoint.load()
     if history:
         done, losses, step_times, loss_times, course, start_norm, seconds = history
@@ -93,7 +101,9 @@ def run_trial(
         mine = slice(fabric.global_rank, None, settings.devices)
         image, label = fabric.to_device([part[mine] for part in crops.batch(step - 1)])
         begin = _clock(device)
-        logits = model(image)
+        # A network of the user's may draw random numbers: the same at each step of a seed, for every loss.
+        with seeded(trial.seed, step) if settings.model else nullcontext():
+            logits = model(image)
         before = _clock(device)
         # The backward pass is cut at the logits, where it passes anyway, so that the loss's part can be timed.
         leaf = logits.detach().requires_grad_()
@@ -103,10 +113,15 @@ def run_trial(
         optimizer.zero_grad()
         fabric.backward(logits, gradient=leaf.grad)
         number = value.item()
-        norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
+        if settings.clip or settings.precision == "fp16":  # which scales its gradients, and has to undo that first
+            most = settings.clip or math.inf
+            total: Any = fabric.clip_gradients(model, optimizer, max_norm=most, error_if_nonfinite=False)
+            norm = total.item()
+        else:
+            norm = nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]).item()
         if step == 1:
             start_norm = norm if math.isfinite(norm) else None
-        if not (math.isfinite(number) and math.isfinite(norm)):
+        if not (math.isfinite(number) and (math.isfinite(norm) or settings.precision == "fp16")):
             diverged = {"step": step, "what": "gradient" if math.isfinite(number) else "loss"}
             break
         optimizer.step()
@@ -155,14 +170,39 @@ def run_trial(
         "seconds": time.perf_counter() - started,
         **(evaluation or {"metrics": None, "per_class": None}),
     }
-    return record, predictions
+    kept = {} if diverged else averaged.module.state_dict()
+    return Trained(record, predictions, {name: value.detach().cpu() for name, value in kept.items()})
+
+
+def new_network(kind: Kind, data: Any, settings: RunSettings, seed: int) -> nn.Module:
+    """The network that a seed begins with."""
+    with seeded(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind.network(data, settings)
+
+
+def _average(decay: float) -> Callable[[Sequence[Tensor], Sequence[Tensor], Any], None]:
+    """An exponential average; of what is counted or indexed in whole numbers the last, which an average would spoil."""
+    average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Any) -> None:
+        if averaged[0].is_floating_point():
+            average(averaged, current, count)
+        else:
+            for old, new in zip(averaged, current, strict=True):
+                old.copy_(new)
+
+    return update
 
 
 def _fabric(settings: RunSettings) -> Fabric:
+    precision = _PRECISIONS[settings.precision]
     if settings.devices == 1:
-        return Fabric(accelerator=settings.device, devices=1)
+        return Fabric(accelerator=settings.device, devices=1, precision=precision)
     alone = LightningEnvironment()  # whatever scheduler started this process, it knows nothing of these
-    fabric = Fabric(accelerator=settings.device, devices=settings.devices, strategy="ddp", plugins=[alone])
+    fabric = Fabric(
+        accelerator=settings.device, devices=settings.devices, strategy="ddp", plugins=[alone], precision=precision
+    )
     fabric.launch()
     return fabric
 
