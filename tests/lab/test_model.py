@@ -85,10 +85,13 @@ def test_what_the_text_of_a_model_means(module: str) -> None:
         ("monai:DenseNet121", "gives (2, 2) for images (2, 1, 32, 32), but these labels need (2, 2, 32, 32)"),
     ],
 )
-def test_models_that_do_not_fit(text: str, words: str, module: str, discs: Path, said: Said) -> None:
-    line = said("compare", discs, "--crop", 32, "--batch", 2, "--model", text)
+def test_models_that_do_not_fit(text: str, words: str, module: str, folder: Path, said: Said) -> None:
+    line = said("compare", folder, "--crop", 32, "--batch", 2, "--model", text)
     assert line.startswith(f"--model {text}: ")
     assert words in line
+
+
+def test_the_model_that_errors_recommend(discs: Path, said: Said) -> None:
     assert said("compare", discs, "--crop", 32, "--batch", 2, "--model", "monai:SegResNet(init_filters=16)") == ""
 
 
@@ -183,14 +186,17 @@ def test_a_file_says_what_the_command_line_does(tmp_path: Path, capsys: pytest.C
         ("steps: " + "9" * 200_000, "is no file of settings, it has 200007 bytes"),
     ],
 )
-def test_files_that_are_no_settings(text: str, words: str, discs: Path, tmp_path: Path, said: Said) -> None:
+def test_files_that_are_no_settings(text: str, words: str, folder: Path, tmp_path: Path, said: Said) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text(text)
-    line = said("compare", discs, "--settings", file)
+    line = said("compare", folder, "--settings", file)
     assert line.startswith(f"--settings {file}: ")
     assert words in line
-    file.write_text("steps: 200\nloss:\n- dice + ce\n")
-    assert said("compare", discs, "--settings", file) == ""
+
+
+def test_the_settings_that_errors_recommend(discs: Path, tmp_path: Path, said: Said) -> None:
+    (tmp_path / "settings.yaml").write_text("steps: 200\nloss:\n- dice + ce\n")
+    assert said("compare", discs, "--settings", tmp_path / "settings.yaml") == ""
     assert "cannot be read (No such file" in said("compare", discs, "--settings", tmp_path / "none.yaml")
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, WeightedRandomSampler
 
 from lossmith import lab
+from lossmith.cli import main
 from lossmith.lab import UserError
 from lossmith.lab.run import checkpoint
 from lossmith.lab.run.given import GivenCrops, Source
@@ -102,6 +103,7 @@ def test_a_network_and_data_of_ones_own(compared: Any, tmp_path: Path) -> None:
     for words in ("small (from Python", "batches of the data set that was given", "images as the data set gives them"):
         assert words in page, words
     assert "lab.compare" in results["command"]
+    assert "lossmith compare Discs" not in page  # nor where the page says what more would cost
 
 
 def test_trials_do_not_depend_on_how_many_run_at_once(compared: Any, tmp_path: Path) -> None:
@@ -259,11 +261,15 @@ def test_losses_of_ones_own(compared: Any, tmp_path: Path) -> None:
     assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-def test_a_folder_with_a_network_of_ones_own(compared: Any, folder: Path) -> None:
+def test_a_folder_with_a_network_of_ones_own(
+    compared: Any, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     results = compared(data=folder, train=..., val=..., crop=32, model=small, keep="all")
     assert results["trials"][0]["weights"].startswith("weights/ce-")
     assert results["settings"]["crop"] == 32
     assert results["images"]["train"] == 6
+    assert main(["report", str(tmp_path / "out")]) == 2
+    assert "its network is from Python; lab.compare, called as before, renders it" in capsys.readouterr().err
 
 
 class Shared:

@@ -54,6 +54,7 @@ class Kind:
     # What is repeated on the page, beside the losses and how many seeds they get.
     options: ClassVar[tuple[str, ...]] = ("steps", "crop", "batch", "lr", "device", "precision", "clip")
     steps: ClassVar[int] = 200
+    call: str = ""  # what makes the comparison again, where no command line does
 
     def recognises(self, folder: Path) -> bool:
         """Whether a folder holds this kind of data."""

@@ -55,7 +55,7 @@ class Own(PixelKind):
     """What the user gave in the place of what is usual with labelled pixels, or labelled images."""
 
     def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+        self.parts, self.call = parts, parts.call
         self.metrics = with_own(parts.metrics, self.metrics)
         if parts.train is not None:
             self.template = _PAGE % self.template.split('"')[1]
@@ -158,9 +158,6 @@ class Own(PixelKind):
                 scores.append(evaluate(self.parts.metrics, pairs())[self.metrics.ranked_by] or 0.0)
             self._trivial[held_back] = {"nothing": scores[0], "everything": max(scores[1:])}
         return self._trivial[held_back]
-
-    def facts(self, data: Any) -> dict[str, Any]:
-        return {**super().facts(data), **({"command": self.parts.call} if self.parts.call else {})}
 
     def curve(self, loss: nn.Module, data: Any, settings: RunSettings) -> curves.PictureCurve | None:
         return super().curve(loss, data, settings) if isinstance(loss, Loss) else None

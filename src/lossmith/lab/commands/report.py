@@ -13,7 +13,7 @@ import typer
 from lossmith.lab import UserError
 from lossmith.lab.commands.compare import Figures
 from lossmith.lab.commands.terminal import Json, app, counted, notes
-from lossmith.lab.settings import Asked
+from lossmith.lab.settings import FROM_PYTHON, Asked
 
 _BY_HAND = ("data", "unlabelled")  # the same images may lie elsewhere: the fingerprint decides
 
@@ -49,6 +49,8 @@ def report(
         raise UserError("--out: several runs become one; give a folder for it")
     target = out or runs[0]
     stored = next(iter(found.values()))[0]["settings"]
+    if FROM_PYTHON in (stored["model"] or ""):
+        raise UserError(f"{runs[0]}: its network is from Python; lab.compare, called as before, renders it again")
     folder = builtin.find_folder(data or stored["data"], say.print)
     known = {field.name: stored[field.name] for field in fields(Asked) if field.name in stored}
     unlabelled = known.get("unlabelled")

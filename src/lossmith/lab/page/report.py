@@ -47,6 +47,8 @@ def write_report(
 
     def command(seeds: int | None = seeds, budget: str | None = budget, steps: int = 1) -> str:
         """The command line of this comparison, or of one with other seeds, or so many times the steps."""
+        if kind.call:
+            return kind.call
         longer = {**settings, "steps": steps * settings["steps"]}
         folder = out if steps == 1 else out.with_name(f"{out.name}-longer")
         return _command(losses, seeds, budget, longer, folder, kind.options, comparison.keep)

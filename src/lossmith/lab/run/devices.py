@@ -12,7 +12,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -28,8 +27,6 @@ from lossmith.lab.run.trial import Trained, run_trial
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Planned, RunSettings
 from lossmith.loss import Loss
-
-Array = np.ndarray[Any, Any]
 
 _RESULT, _FAULT = "result", "fault"  # files that a process leaves
 

@@ -102,7 +102,7 @@ def run_trial(
         image, label = fabric.to_device([part[mine] for part in crops.batch(step - 1)])
         begin = _clock(device)
         # A network of the user's may draw random numbers: the same at each step of a seed, for every loss.
-        with seeded(trial.seed, step) if settings.model else nullcontext():
+        with seeded(trial.seed, step, fabric.global_rank) if settings.model else nullcontext():
             logits = model(image)
         before = _clock(device)
         # The backward pass is cut at the logits, where it passes anyway, so that the loss's part can be timed.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from lossmith.lab.kind import Kind
@@ -14,8 +13,6 @@ from lossmith.lab.run.machine import machine
 from lossmith.lab.run.trial import Trained, estimate_seconds, run_trial
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import Planned, RunSettings
-
-Array = np.ndarray[Any, Any]
 
 
 def train(
