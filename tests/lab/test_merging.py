@@ -10,7 +10,7 @@ from advice import follows
 from discs import make_folder
 
 from lossmith.cli import main
-from lossmith.lab.run import comparison
+from lossmith.lab.run import work
 
 SMALL = ["--crop", "32", "--batch", "2", "--device", "cpu"]
 
@@ -44,7 +44,7 @@ def runs(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[P
     def train(*_: Any) -> None:
         raise AssertionError("this trains")
 
-    monkeypatch.setattr(comparison, "run_trial", train)
+    monkeypatch.setattr(work, "run_trial", train)
     return shutil.copytree(made / "one", tmp_path / "one"), shutil.copytree(made / "two", tmp_path / "two")
 
 

@@ -34,7 +34,7 @@ found by being there. Its methods, each with its reason, are in kind.py; those w
     judge            the metrics of the held-back images
 
 `lossmith audit` lists the faults of any kind; what it measures of one is chosen in audit/survey.py.
-The page of a comparison is page/compare.html, of which `template` may replace blocks. Beside it goes a test:
+The page of a comparison is page/compare.html, of which `template` may replace blocks. Beside a kind goes a test:
 tests/lab/test_kinds.py has the shortest kind there is.
 
 Everything here needs `pip install "lossmith[lab]"`; the losses themselves do not.

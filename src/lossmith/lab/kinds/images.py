@@ -100,17 +100,18 @@ class ImageKind(PixelKind):
     def cases(self, data: Data, samples: Sequence[Sample]) -> list[str]:
         return [""] * len(samples)
 
-    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> Array | None:
+    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> dict[str, Any]:
+        folds = trial["settings"]["folds"]
+        held_back = data.fold(trial["seed"] % folds, folds).validation if folds else data.validation
+        kept = [s for s in held_back if s.label != data.ignore_index]
         stored = predictions.get(trial["hash"])
-        kept = np.array([s.label != data.ignore_index for s in data.validation])
-        if stored is None or len(stored["predicted"]) != kept.sum():
-            return None
+        if stored is None or len(stored["predicted"]) != len(kept):
+            return {}
         truth, found = np.eye(len(data.classes), dtype=bool)[
-            np.stack([[s.label for s in data.validation if s.label != data.ignore_index], stored["predicted"]])
+            np.stack([np.array([s.label for s in kept]), stored["predicted"]])
         ]
-        counts = np.zeros((len(kept), len(data.classes), 3))
-        counts[kept] = np.stack([truth & found, found & ~truth, truth & ~found], 2)
-        return counts
+        counts = np.stack([truth & found, found & ~truth, truth & ~found], 2)
+        return dict(zip([s.stem for s in kept], counts, strict=True))
 
     def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve | None:
         return curves.sample(loss, self.channels(data, settings), pixels=False)
@@ -122,7 +123,7 @@ class ImageKind(PixelKind):
         return {
             "judged": data.classes,
             "per_class": [class_row(row, results["trials"], ranking) for row in finished],
-            "tables": tables(ranking, results["trials"], data, lambda t: self.counts(t, predictions, data)),
+            "tables": tables(data, *self.counted(ranking, results["trials"], predictions, data)),
             "confusions": [confusion(row, results["trials"]) for row in finished],
         }
 

@@ -26,7 +26,7 @@ from lossmith.lab.run.model import build, check, from_text
 from lossmith.lab.run.owners import owners, parts
 from lossmith.lab.run.predict import predict
 from lossmith.lab.say import curves
-from lossmith.lab.say.bootstrap import over_images
+from lossmith.lab.say.bootstrap import by_image, over_images
 from lossmith.lab.say.metrics import (
     SEGMENTATION,
     Calibration,
@@ -183,23 +183,24 @@ class PixelKind(Kind):
     def verdict(
         self, ranking: LossRanking, trials: Trials, predictions: Predictions, data: Data
     ) -> tuple[str, dict[str, Any]]:
-        raced = [t for t in trials if t["seed"] in ranking.seeds and t["metrics"]]
-        counts: dict[str, list[Array]] = {row.loss: [] for row in ranking.rows}
-        for trial in raced:
-            found = self.counts(trial, predictions, data)
-            if found is not None:
-                counts[trial["loss"]].append(found)
-        stems = [s.stem for s in data.validation]
+        stems, counts = self.counted(ranking, trials, predictions, data)
         units, what = [data.groups.get(stem, stem) for stem in stems], "patients" if data.groups else "images"
         together = len(set(self.cases(data, data.validation))) == 1
         return ranking.headline, {"over_images": over_images(ranking, counts, units, together, what)}
 
-    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> Array | None:
-        """Hits, false alarms and misses of a trial in each held-back image, (images, classes, 3), if they are known."""
-        images = trial["images"]
-        if images.keys() != {s.stem for s in data.validation}:
-            return None
-        return np.array([images[s.stem]["counts"] for s in data.validation])
+    def counted(
+        self, ranking: LossRanking, trials: Trials, predictions: Predictions, data: Data
+    ) -> tuple[list[str], dict[str, list[Array]]]:
+        """The held-back images, and of every loss that is ranked what its seeds found in them; see `by_image`."""
+        found: dict[str, list[dict[str, Any]]] = {row.loss: [] for row in ranking.rows}
+        for trial in trials:
+            if trial["seed"] in ranking.seeds and trial["metrics"]:
+                found[trial["loss"]].append(self.counts(trial, predictions, data))
+        return by_image(found)
+
+    def counts(self, trial: dict[str, Any], predictions: Predictions, data: Data) -> dict[str, Any]:
+        """By held-back image the hits, false alarms and misses of a trial, (classes, 3); {} if they are not known."""
+        return {stem: image["counts"] for stem, image in trial["images"].items()}
 
     def facts(self, data: Data) -> dict[str, Any]:
         facts = super().facts(data)
@@ -217,7 +218,7 @@ class PixelKind(Kind):
             "judged": data.classes[1:],
             "case": "patient" if data.groups else "volume" if data.dimensions == 3 else "set of held-back images",
             "per_class": [class_row(row, trials, ranking) for row in ranking.rows if row.seeds],
-            "tables": tables(ranking, trials, data, lambda t: self.counts(t, predictions, data)),
+            "tables": tables(data, *self.counted(ranking, trials, predictions, data)),
             "example": median_example(ranking, trials, data, predictions, ignored),
         }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,25 +30,17 @@ def class_row(row: RankedLoss, trials: Trials, ranking: LossRanking) -> dict[str
     return {"loss": row.loss, "cells": cells}
 
 
-def tables(
-    ranking: LossRanking, trials: Trials, data: Data, counts: Callable[[dict[str, Any]], Array | None]
-) -> list[dict[str, Any]]:
+def tables(data: Data, stems: list[str], counts: Mapping[str, list[Array]]) -> list[dict[str, Any]]:
     """Each patient's score, where patients are known, and each image's; mean over seeds, the hardest first.
 
-    `counts` gives a trial's hits, false alarms and misses in each held-back image. An image without anything to find in
-    which nothing was found has no score.
+    `counts` are hits, false alarms and misses of each loss in the images `stems`, one array a seed. An image without
+    anything to find in which nothing was found has no score.
     """
-    known: dict[str, list[Array]] = {}
-    for row in ranking.rows:
-        found = [c for t in _trials_of(row, trials) if (c := counts(t)) is not None]
-        if found:
-            known[row.loss] = found
-    if not known:
+    if not counts:
         return []
-    stems = [s.stem for s in data.validation]
     patients = [data.groups.get(stem, stem) for stem in stems]
-    shown = [_table("patient", patients, known)] if data.groups else []
-    return [*shown, _table("image", stems, known)]
+    shown = [_table("patient", patients, counts)] if data.groups else []
+    return [*shown, _table("image", stems, counts)]
 
 
 def _table(what: str, units: list[str], known: Mapping[str, list[Array]]) -> dict[str, Any]:
@@ -62,7 +54,8 @@ def _table(what: str, units: list[str], known: Mapping[str, list[Array]]) -> dic
         )
         by_class = dice.reshape(len(found), len(names), -1)
         seen = np.isfinite(by_class)
-        total, number = np.where(seen, by_class, 0).sum((0, 2)), seen.sum((0, 2))
+        dice = np.where(seen, by_class, 0).sum(2) / np.maximum(seen.sum(2), 1)
+        total, number = dice.sum(0), seen.any(2).sum(0)
         scores[loss] = [float(t / n) if n else None for t, n in zip(total, number, strict=True)]
     rows = [{"name": name, "scores": {loss: s[i] for loss, s in scores.items()}} for i, name in enumerate(names)]
     rows.sort(key=_hardness)

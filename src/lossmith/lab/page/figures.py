@@ -69,11 +69,13 @@ def _figure(panel: Panel) -> go.Figure:
         _add_mark(figure, panel, mark)
     for row, name in enumerate(panel.rows):
         figure.add_annotation(
-            x=0, xref="paper", xanchor="left", y=row, yshift=_HEAD, text=plain(_short(name)), showarrow=False
+            x=0, xref="paper", xanchor="left", y=row, yshift=_HEAD, text=plain(_short(name, 60)), showarrow=False
         )
     if panel.title:
         place = {"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "paper", "yanchor": "bottom"}
-        figure.add_annotation(text=f"<b>{plain(_short(panel.title))}</b>", showarrow=False, yshift=8, **place)
+        figure.add_annotation(
+            text=plain(_short(panel.title, 34)), font={"weight": 600}, showarrow=False, yshift=8, **place
+        )
     figure.update_layout(barmode="overlay")
     figure.update_layout(meta=40 if panel.title else 22 if panel.marks else 12)
     figure.update_xaxes(title=plain(panel.x_title) or None, nticks=6, range=panel.x_range)
@@ -147,5 +149,5 @@ def _add_mark(figure: go.Figure, panel: Panel, mark: Mark) -> None:
             figure.add_annotation(x=1, xref="paper", xanchor="right", y=mark.at, yanchor="bottom", **text)
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 44 else text[:43] + "…"
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -49,6 +49,31 @@ def bootstrap(
     return results
 
 
+def by_image(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[list[str], dict[str, list[Array]]]:
+    """What the seeds of each loss found in each held-back image, one array (images, classes, 3) a seed.
+
+    Where seeds hold back other images, in folds, there is one array, in which each image has the sum over its seeds.
+
+    Args:
+        found: of each loss and seed the counts (classes, 3) by image; losses without any are left out.
+
+    Returns:
+        the images in the order of the arrays, and the arrays by loss; nothing if a seed's counts are not known.
+    """
+    seeds = {loss: some for loss, some in found.items() if some}
+    stems = list(dict.fromkeys(stem for some in seeds.values() for each in some for stem in each))
+    if not all(each for some in seeds.values() for each in some):
+        return [], {}
+    if all(each.keys() == set(stems) for some in seeds.values() for each in some):
+        return stems, {loss: [np.array([each[x] for x in stems]) for each in some] for loss, some in seeds.items()}
+    summed = {}
+    for loss, some in seeds.items():
+        if set().union(*some) < set(stems):  # it has not come round all folds that others have
+            continue
+        summed[loss] = [np.array([np.sum([each[x] for each in some if x in each], axis=0) for x in stems])]
+    return stems, summed
+
+
 def over_images(
     ranking: LossRanking, counts: Mapping[str, Sequence[Array]], units: Sequence[str], together: bool, what: str
 ) -> dict[str, Any]:
