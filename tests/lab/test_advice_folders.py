@@ -67,7 +67,7 @@ def test_a_file_of_another_kind(discs: Path, said: Said) -> None:
     picture.save(path.with_suffix(".pgm"))
     path.unlink()
     assert said("compare", discs).endswith("; save it as PNG, JPEG, BMP, TIFF, NPY, or NIfTI for a volume, or move it")
-    path.with_suffix(".pgm").rename(discs / "disc1.webp")
+    path.with_suffix(".pgm").rename(discs / "disc1.pgm")
     save(path, pixels(discs / "disc1.pgm"))
     assert said("compare", discs) == ""
 

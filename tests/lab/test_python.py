@@ -281,12 +281,10 @@ class Shared:
 
 
 def unseeded() -> nn.Module:
-    network = small()
-    torch.nn.init.normal_(network[0].weight, generator=torch.Generator().manual_seed(next(COUNT)))
+    network, generator = small(), torch.Generator()
+    generator.seed()  # a new one each time
+    torch.nn.init.normal_(network[0].weight, generator=generator)
     return network
-
-
-COUNT = iter(range(10**6))
 
 
 class Endless(IterableDataset[Sample]):

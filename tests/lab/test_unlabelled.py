@@ -136,7 +136,7 @@ def test_from_the_command_line(folder: Path, extra: Path, tmp_path: Path, capsys
     assert json.loads(capsys.readouterr().out)["trials"] == results["trials"]
     assert "2 labelled and 2 unlabelled crops" in (tmp_path / "out" / "report.html").read_text()
     assert main(command) == 2
-    assert "holds trials with fingerprint" in capsys.readouterr().err
+    assert "the data have changed since its trials were made" in capsys.readouterr().err
     assert main([*command, "--unlabelled-batch", "2"]) == 2
     assert "--unlabelled FOLDER" in capsys.readouterr().err
 
