@@ -80,8 +80,9 @@ def test_a_chart_is_drawn_on_the_page_and_as_files(name: str) -> None:
     assert r"\u003cb" not in page
     svg = still(chart, "svg").decode()
     assert svg.startswith("<?xml")
-    assert "<b>" not in svg
+    assert "<b>" not in re.sub("<!--.*?-->", "", svg, flags=re.DOTALL)
     assert svg == still(chart, "svg").decode()
+    svg = re.sub("<!--.*?-->", "", svg, flags=re.DOTALL)
     for panel in chart.panels:
         for text in (panel.title, *panel.rows, *chart.legend):
             assert text.replace("<", "&lt;").replace(">", "&gt;") in svg
