@@ -13,11 +13,11 @@ import lossmith as ls
 from lossmith.lab.page import charts
 from lossmith.lab.page.examples import tables
 from lossmith.lab.page.figures import markup
-from lossmith.lab.page.more import in_words, to_know_more
+from lossmith.lab.page.more import to_know_more
 from lossmith.lab.page.panels import Chart, Mark, Panel, Series, colours
 from lossmith.lab.page.stills import still
 from lossmith.lab.run.owners import owners, parts
-from lossmith.lab.run.race import Race
+from lossmith.lab.run.race import Race, in_words
 from lossmith.lab.say.bootstrap import by_image, over_images
 from lossmith.lab.say.decision import RACE, Look, decide
 from lossmith.lab.say.metrics import METRICS

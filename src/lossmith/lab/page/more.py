@@ -55,13 +55,6 @@ def longer(trials: Trials, command: Command) -> dict[str, Any]:
     return _said("", _LONGER * len(trials), trials, command(steps=_LONGER))
 
 
-def in_words(minutes: float) -> str:
-    """Minutes, or seconds where it is less than one."""
-    if minutes >= 90:
-        return f"{minutes / 60:.1f} hours"
-    return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
-
-
 def _said(text: str, count: int, trials: Trials, command: str) -> dict[str, Any]:
     return {"text": text, "minutes": minutes(count, trials) if trials else None, "command": command}
 

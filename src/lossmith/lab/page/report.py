@@ -11,11 +11,11 @@ from typing import Any
 from lossmith.lab.kind import Predictions
 from lossmith.lab.page import charts, curve_charts
 from lossmith.lab.page.figures import markup
-from lossmith.lab.page.more import in_words, longer, minutes, to_know_more
+from lossmith.lab.page.more import longer, minutes, to_know_more
 from lossmith.lab.page.panels import Chart, Still, colours
 from lossmith.lab.page.templates import render
 from lossmith.lab.run.comparison import Comparison
-from lossmith.lab.run.race import RATES_SEED
+from lossmith.lab.run.race import RATES_SEED, in_words
 from lossmith.lab.run.records import as_json, read_predictions, write
 from lossmith.lab.say.ranking import LossRanking, RankedLoss, rank
 from lossmith.lab.say.rising import last_rise

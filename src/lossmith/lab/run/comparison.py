@@ -20,7 +20,7 @@ from lossmith.lab.run.devices import check_devices
 from lossmith.lab.run.engine import Engine
 from lossmith.lab.run.local import LocalEngine
 from lossmith.lab.run.model import weights_of
-from lossmith.lab.run.race import Race, affordable_rates, name_of
+from lossmith.lab.run.race import Race, affordable_rates, in_words, name_of
 from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.trial import new_network
 from lossmith.lab.run.watch import Watcher
@@ -214,8 +214,8 @@ class _Stopping(Watcher):
 
 
 def _plan(what: str, count: int, seconds: float, at_once: int) -> str:
-    minutes = count * seconds / at_once / 60
-    return f"{what}: {count} {'trial' if count == 1 else 'trials'}, about {minutes:.1g} min"
+    minutes = -(-count // at_once) * seconds / 60
+    return f"{what}: {count} {'trial' if count == 1 else 'trials'}, about {in_words(minutes)}"
 
 
 def _too_little(rates: tuple[float, ...], usual: float, seconds: float) -> str:

@@ -109,6 +109,13 @@ def score_of(trial: dict[str, Any], ranked_by: str) -> float:
     return 0.0 if value is None else float(value)
 
 
+def in_words(minutes: float) -> str:
+    """Minutes, or seconds where it is less than one."""
+    if minutes >= 90:
+        return f"{minutes / 60:.1f} hours"
+    return f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s"
+
+
 def affordable_rates(budget: float, losses: int, seconds: float, at_once: int) -> tuple[float, ...]:
     """The learning rates that a budget of seconds can choose among and still train two seeds of each loss."""
     for rates in (RATES, RATES[1:]):

@@ -162,48 +162,44 @@ class _Pairs:
     def __init__(
         self, table: Scores, losses: Sequence[str], seeds: int, alpha: float, deviation: float = _PRIOR_DEVIATION
     ) -> None:
-        self.losses, self.seeds = list(losses), seeds
+        self.losses, self.seeds, self.alpha = list(losses), seeds, alpha
         raw = np.array([[table[loss][seed] for seed in range(seeds)] for loss in losses]).reshape(len(losses), seeds)
         self.logits = np.clip(special.logit(np.clip(raw, 0, 1)), -_CLIP, _CLIP)
+        self.mean = self.logits.mean(1)
         self.deviation = max(deviation, self._residual())
-        self.alpha = alpha
+        difference = self.logits[:, None] - self.logits
+        self.difference = difference.mean(2)
+        self.squares = ((difference - self.difference[..., None]) ** 2).sum(2)
+        self.low, self.high = self._bounds(seeds)
 
     @property
     def leader(self) -> str:
         """The loss with the highest mean; the first among equals."""
-        return self.losses[int(self.logits.mean(1).argmax())]
-
-    def score(self, loss: str) -> float:
-        """The mean of a loss, as a score."""
-        return float(special.expit(self._of(loss).mean()))
-
-    def bounds(self, loss: str, other: str) -> tuple[float, float]:
-        """How much higher a loss may be than another, in units of the score, at where the other one is."""
-        mean, half = self._difference(loss, other)
-        return self._in_units(other, mean - half), self._in_units(other, mean + half)
+        return self.losses[int(self.mean.argmax())] if self.losses else ""
 
     def is_behind(self, loss: str) -> bool:
         """Whether some other loss is certainly better."""
-        return any(self.bounds(loss, other)[1] < 0 for other in self.losses if other != loss)
+        return bool((self.high[self._at(loss)] < 0).any())
 
     def regret(self, loss: str) -> float:
         """How much better than a loss the others may be."""
-        return max([0.0, *(self.bounds(other, loss)[1] for other in self.losses if other != loss)])
+        high = np.delete(self.high[:, self._at(loss)], self._at(loss))
+        return float(max(0.0, high.max(initial=0.0)))
+
+    def score(self, loss: str) -> float:
+        """The mean of a loss, as a score."""
+        return float(special.expit(self.mean[self._at(loss)]))
 
     def standing(self, loss: str, leader: str = "") -> Standing:
         """What can be said of a loss beside the leader."""
-        leader = leader or self.leader
-        low, high = self.bounds(loss, leader)
-        verdict: Verdict = "undecided"
-        if high < 0:
-            verdict = "worse"
-        elif max(-low, high) <= MARGIN:
-            verdict = "as good"
-        more = self._more(loss, leader) if verdict == "undecided" else None
+        pair = self._at(loss), self._at(leader or self.leader)
+        low, high = float(self.low[pair]), float(self.high[pair])
+        verdict = _verdict(low, high)
+        more = self._more(pair) if verdict == "undecided" else None
         return Standing(loss, verdict, list(range(self.seeds)), self.score(loss), low, high, more)
 
-    def _of(self, loss: str) -> Array:
-        return np.asarray(self.logits[self.losses.index(loss)])
+    def _at(self, loss: str) -> int:
+        return self.losses.index(loss)
 
     def _residual(self) -> float:
         """The standard deviation of a difference, from what is left of all scores without their losses and seeds."""
@@ -214,27 +210,31 @@ class _Pairs:
         rest = y - y.mean(0) - y.mean(1, keepdims=True) + y.mean()
         return math.sqrt(2 * float((rest**2).sum()) / _chi2(freedom))
 
-    def _difference(self, loss: str, other: str, seeds: int | None = None) -> tuple[float, float]:
-        """Mean, and half of its interval; with other `seeds` as it would be if everything stayed as it looks."""
-        difference = self._of(loss) - self._of(other)
-        mean, count = float(difference.mean()), self.seeds
-        freedom = _PRIOR_SEEDS + count - 1
-        squares = float(((difference - mean) ** 2).sum())
-        variance = (_PRIOR_SEEDS * self.deviation**2 + squares) / freedom
-        seeds = seeds or count
-        return mean, _t(1 - self.alpha, _PRIOR_SEEDS + seeds - 1) * math.sqrt(variance / seeds)
+    def _bounds(self, seeds: int, pair: tuple[int, int] | None = None) -> tuple[Array, Array]:
+        """How much higher each loss may be than each other, in units of the score, at where the other one is.
 
-    def _in_units(self, other: str, shift: float) -> float:
-        at = self._of(other).mean()
-        return float(special.expit(at + shift) - special.expit(at))
+        Of one `pair`, if that is asked for. With more `seeds` than there are: as it would be if all stayed as it looks.
+        """
+        squares, difference, at = self.squares, self.difference, self.mean
+        if pair:
+            squares, difference, at = squares[pair], difference[pair], at[pair[1]]
+        variance = (_PRIOR_SEEDS * self.deviation**2 + squares) / (_PRIOR_SEEDS + self.seeds - 1)
+        half = _t(1 - self.alpha, _PRIOR_SEEDS + seeds - 1) * np.sqrt(variance / seeds)
+        ends = (special.expit(at + difference + side) - special.expit(at) for side in (-half, half))
+        return next(ends), next(ends)
 
-    def _more(self, loss: str, leader: str) -> int | None:
+    def _more(self, pair: tuple[int, int]) -> int | None:
         for seeds in range(self.seeds + 1, _MOST_SEEDS + 1):
-            mean, half = self._difference(loss, leader, seeds)
-            low, high = self._in_units(leader, mean - half), self._in_units(leader, mean + half)
-            if high < 0 or max(-low, high) <= MARGIN:
+            low, high = self._bounds(seeds, pair)
+            if _verdict(float(low), float(high)) != "undecided":
                 return seeds - self.seeds
         return None
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if high < 0:
+        return "worse"
+    return "as good" if max(-low, high) <= MARGIN else "undecided"
 
 
 @cache
