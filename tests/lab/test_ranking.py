@@ -72,7 +72,7 @@ def test_undecided_and_what_would_tell() -> None:
 def test_worst_by_another_metric_is_said() -> None:
     made = [trial("a", s, 0.9, hd95=150.0 + s) for s in range(3)] + [trial("b", s, 0.6, hd95=7.0 + s) for s in range(3)]
     result = ranked(made, ["a", "b"], 3)
-    assert "Mind that it is worst of all by Hausdorff 95 % (px) (151.0)." in result.headline
+    assert "Mind that “a” is worst of all by Hausdorff 95 % (px) (151.0)." in result.headline
 
 
 def test_one_seed_cannot_tell() -> None:

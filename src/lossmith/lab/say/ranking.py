@@ -168,7 +168,7 @@ def _sentences(
             said.append("With 95 % confidence nothing you tried is better.")
         said += [_sentence(s, minutes) for s in decision.standings if s.verdict in ("as good", "worse", "undecided")]
         if worst := _worst_by(rows, metrics):
-            said.append(f"Mind that it is worst of all by {worst}.")
+            said.append(f"Mind that “{leader.loss}” is worst of all by {worst}.")
     if idle:
         said.append(f"{_listed(idle)} {'has' if len(idle) == 1 else 'have'} learnt nothing.")
     if diverged:
@@ -183,7 +183,7 @@ def _sentence(standing: Standing, minutes: Callable[[int], str]) -> str:
     if standing.verdict == "as good":
         return f"{loss} is as good (within ±{_up(max(-low, high))})."
     if standing.verdict == "worse":
-        return f"{loss} is worse by {-high:.2f} to {-low:.2f}."
+        return f"{loss} is worse by {_down(-high)} to {_up(-low)}."
     if standing.more is None:
         return f"{loss}: undecided ({_signed(low)} to {_signed(high)})."
     return f"{loss}: undecided; {_seeds(standing.more, 'more ')}{minutes(standing.more)} would tell."
@@ -211,6 +211,14 @@ def _up(value: float) -> str:
     """Rounded up, so that what is claimed holds."""
     return (
         f"{math.ceil(value * 1000 - 1e-9) / 1000:.3f}" if value < 0.01 else f"{math.ceil(value * 100 - 1e-9) / 100:.2f}"
+    )
+
+
+def _down(value: float) -> str:
+    return (
+        f"{math.floor(value * 1000 + 1e-9) / 1000:.3f}"
+        if value < 0.01
+        else f"{math.floor(value * 100 + 1e-9) / 100:.2f}"
     )
 
 
