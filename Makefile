@@ -1,5 +1,5 @@
 # make demo   the main job on real images: trains two losses on the same footing, says which to use, writes demo/report.html
-# make test   every test; of those with the interpreted GPU kernels some
+# make test   every test; of the interpreted GPU kernels and the longest mutants some
 # make test-all  those too, an hour or more
 # make check  style, types and the fast tests, in a minute
 # make bench  the benchmark: every loss against the memory floor and the rivals
