@@ -267,7 +267,7 @@ def seconds_of(text: str) -> float:
 
 
 def _print_ranking(results: dict[str, Any]) -> None:
-    from lossmith.lab.page.more import in_words
+    from lossmith.lab.run.race import in_words
 
     console = PlainConsole()
     console.print(results["headline"])

@@ -75,6 +75,12 @@ class Comparison:
                     f"--out {out}: holds trials of {self.settings.model} with other first weights; choose another --out"
                 )
 
+    def _check_metric(self, trials: Trials, out: Path) -> None:
+        """Raises `UserError` if trials were measured by other metrics than they are to be ranked by."""
+        ranked_by = self.kind.metrics.ranked_by
+        if any(t["metrics"] and ranked_by not in t["metrics"] for t in trials):
+            raise UserError(f"--out {out}: holds trials that {ranked_by!r} has not measured; choose another --out")
+
     def run(
         self,
         losses: list[str],
@@ -126,6 +132,7 @@ class Comparison:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
+        self._check_metric(trials, out)
         self._check_network(trials, out)
         begun = time.monotonic()
         pool = ThreadPoolExecutor(at_once)
