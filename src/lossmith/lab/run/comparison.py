@@ -177,9 +177,12 @@ class Comparison:
         try:
             while todo := race.next(trials)[0]:
                 later = any(t["seed"] == 1 for t in trials)  # the first two seeds of all are worth it in any case
+                plan = _plan(race.next(trials)[1], len(todo), seconds, at_once)
                 if over(len(todo) if later else 1):
+                    if not later:
+                        watcher.said(f"--budget does not reach what comes before any answer: {plan}")
                     break
-                watcher.planned(todo, _plan(race.next(trials)[1], len(todo), seconds, at_once))
+                watcher.planned(todo, plan)
                 waiting = todo[::-1]
                 while running or waiting:
                     while waiting and len(running) < at_once and not (running and over(1)):
