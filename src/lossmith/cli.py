@@ -14,15 +14,21 @@ def main(arguments: list[str] | None = None) -> int:
 
         from lossmith.lab import UserError
         from lossmith.lab.commands import app
-        from lossmith.lab.commands.terminal import printable
+        from lossmith.lab.commands.terminal import Interrupted, printable
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("typer", "rich"):
             raise
         return _fail('the command line needs the lab: pip install "lossmith[lab]"')
     try:
-        return int(app(arguments, prog_name="lossmith", standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="lossmith", standalone_mode=False) or 0)
+        if code == _INTERRUPTED:  # which is what typer makes of Ctrl-C, where a command does not know better
+            _fail("stopped")
+        return code
     except UserError as error:
         return _fail(printable(str(error)))
+    except Interrupted as left:
+        _fail(printable(f"stopped{left}"))
+        return _INTERRUPTED
     except (KeyboardInterrupt, Abort):
         _fail("stopped")
         return _INTERRUPTED
@@ -32,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
         message = printable(" ".join(error.format_message().split()))
         if not message:  # a bare `lossmith`: the help is printed already
             return 2
-        return _fail(f"{message}; lossmith --help lists what there is")
+        return _fail(f"{message.rstrip('.')}; lossmith --help lists what there is")
 
 
 def _fail(message: str) -> int:

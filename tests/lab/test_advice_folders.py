@@ -1,6 +1,7 @@
 """What the lab says of files, masks and tables that it cannot take, and that what it says works."""
 
 import itertools
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 import pytest
 from advice import Said, follows, pixels, rewrite, save
 from PIL import Image
+
+from lossmith.cli import main
 
 SPLIT = "stem,split\n"
 
@@ -370,3 +373,23 @@ def test_boxes(boxes: Path, said: Said) -> None:
     assert said("compare", boxes).endswith("; boxes need 2-D images with the same number of channels")
     save(boxes / "images" / "left.png", pixels(boxes / "images" / "left.png")[..., None].repeat(3, 2))
     assert said("compare", boxes) == ""
+
+
+@follows("Choose both sides in split.csv so that each holds a class")
+def test_a_side_without_any_class(discs: Path, said: Said, capsys: pytest.CaptureFixture[str]) -> None:
+    first, *others = sorted((discs / "masks").iterdir())
+    kept = pixels(first)
+    for path in (first, *others):
+        save(path, np.zeros_like(kept))
+    rewrite(discs / "split.csv", "disc1,validation", "disc1,train")
+    for part, told in (("validation", "to train on"), ("train", "held back")):
+        save(others[0] if part == "train" else first, kept)
+        line = said("compare", discs)
+        assert line.startswith(f"{discs}: of the images {told} none holds a class but the background")
+        assert main(["audit", str(discs), "--json"]) == 0
+        assert line in [fault["text"] for fault in json.loads(capsys.readouterr().out)["faults"]]
+        assert said("compare", discs, "--folds", "2") == ""
+        if part == "validation":
+            save(first, np.zeros_like(kept))
+    save(first, kept)
+    assert said("compare", discs) == ""

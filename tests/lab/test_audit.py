@@ -22,8 +22,8 @@ from scipy import ndimage
 
 from lossmith.cli import main
 from lossmith.lab import UserError
+from lossmith.lab.audit import cost, sides, stream
 from lossmith.lab.audit import pixels as measuring
-from lossmith.lab.audit import sides, stream
 from lossmith.lab.audit.fingerprint import fingerprint
 from lossmith.lab.audit.scenes import SceneJob, measure_scene
 from lossmith.lab.audit.survey import survey
@@ -581,3 +581,44 @@ def test_pages_of_a_tiff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     found = json.loads(capsys.readouterr().out)
     assert found["faults"] == []
     assert all("--pages volume" in suggestion["command"] for suggestion in found["suggestions"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "option", "classes"), [((0, 255), "--task binary", 2), ((0, 1, 2, 255), "--ignore-index 255", 3)]
+)
+def test_255_is_no_class_of_what_is_suggested(
+    discs: Path,
+    said: Said,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    labels: tuple[int, ...],
+    option: str,
+    classes: int,
+) -> None:
+    built: list[int] = []
+
+    def timed(kind: Any, outline: cost.Outline, asked: Asked) -> tuple[float, float, int]:
+        built.append(len(outline.classes))
+        return 1.0, 1e-6, 200
+
+    mask = np.zeros_like(pixels(discs / "masks" / "disc0.png"))
+    for k, label in enumerate(labels):
+        mask[4 * k : 4 * k + 4, :8] = label
+    _with_masks(discs, mask)
+    monkeypatch.setattr(cost, "_timed", timed)
+    assert main(["audit", str(discs), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert built == [classes]
+    assert any("255" in text for text in texts(facts))
+    for each in facts["suggestions"]:
+        assert option in each["command"]
+        assert said(*shlex.split(each["command"])[1:-2]) == ""
+
+
+def test_ctrl_c_before_images_are_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lossmith.lab.commands.audit.notes", interrupted)
+    assert main(["audit", "anything"]) == 130
+    assert capsys.readouterr().err.split() == ["lossmith:", "stopped"]

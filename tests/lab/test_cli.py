@@ -158,3 +158,15 @@ def test_without_the_lab_one_line_says_how_to_get_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == 'lossmith: the command line needs the lab: pip install "lossmith[lab]"\n'
+
+
+def test_a_budget_that_is_too_small_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lossmith.lab.run.comparison.estimate", lambda *_, **__: 60.0)
+    command = ["compare", str(folder), "--loss", "ce", "--loss", "dice", *SMALL, "--out", str(tmp_path)]
+    assert main([*command, "--budget", "1s"]) == 0
+    said = capsys.readouterr()
+    assert "--budget does not reach what comes before any answer: 2 seeds of 2 losses: 4 trials" in said.err
+    assert "(everything)" in said.out
+    assert "The run is not finished. lossmith compare" in said.out

@@ -296,6 +296,14 @@ def changed(change: Callable[[Tensor, Tensor], Any]) -> dict[str, Any]:
     return {"train": Discs(4, change)}
 
 
+class Growing(Discs):
+    """Each image is taller than the one before."""
+
+    def __getitem__(self, index: int) -> Any:
+        image, label = super().__getitem__(index)
+        return image.repeat(1, 1 + index, 1), label.repeat(1 + index, 1)
+
+
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": Shared()}, "model: gives the same weights to every trial"),
     ({"model": unseeded}, "model: builds other weights at each call"),
@@ -309,6 +317,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"train": DataLoader(Discs(4), batch_size=None)}, "train: a DataLoader without batches; give it a batch_size"),
     ({"train": DataLoader(Discs(4), 8, drop_last=True)}, "its loader gives no batch; drop drop_last"),
     ({"train": []}, "train: is empty"),
+    ({"train": Growing(4)}, "make no batch (stack expects each tensor to be equal size"),
+    ({"seeds": 0}, "seeds: must be 1 or more, not 0"),
     ({"train": ...}, "train, val: give both, or data=FOLDER"),
     ({"folds": 2}, "folds, group_by: belong to data in a folder; drop them"),
     ({"data": "bacteria"}, "data and train: give either a folder, or data sets"),
@@ -340,6 +350,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     "give classes=[...], background first",
     "give a torch.utils.data.Dataset with them",
     "give it a batch_size",
+    "seeds: must be 1 or more, not {}",
+    "crop or pad images to one size, or give a DataLoader with a collate_fn",
     "drop drop_last, or take a smaller batch",
     "train, val: give both, or data=FOLDER",
     "drop them, train and val say who is held back",
@@ -418,3 +430,10 @@ def test_a_data_set_that_no_seed_fixes_is_named(compared: Any, tmp_path: Path) -
     said.clear()
     compared(watcher=Listening(), out=tmp_path / "steady")
     assert said == []
+
+
+def test_other_metrics_go_elsewhere(compared: Any, tmp_path: Path) -> None:
+    compared(metrics={"a": lambda prediction, label: 0.5})
+    with pytest.raises(UserError, match="holds trials that 'b' has not measured; choose another --out"):
+        compared(metrics={"b": lambda prediction, label: 0.5})
+    compared(metrics={"b": lambda prediction, label: 0.5}, out=tmp_path / "elsewhere")

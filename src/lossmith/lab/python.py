@@ -112,6 +112,8 @@ def compare(
     budget = f"{budget:g}s" if budget is not None and not isinstance(budget, str) else budget
     seeds = 3 if seeds is None and seconds is None else seeds
     measured = named(metrics)
+    if seeds is not None and seeds < 1:
+        raise UserError(f"seeds: must be 1 or more, not {seeds}")
     if data is not None and (train is not None or val is not None):
         raise UserError("data and train: give either a folder, or data sets to train on and to judge by")
     if data is None and (train is None or val is None):

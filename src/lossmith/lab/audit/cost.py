@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lossmith.lab.audit.survey import Survey
+from lossmith.lab.data.classes import often_unlabelled
 from lossmith.lab.data.samples import Sample
 from lossmith.lab.kind import Kind
 from lossmith.lab.settings import Asked
@@ -33,7 +34,9 @@ class Outline:
 def estimate(found: Survey, facts: dict[str, Any]) -> dict[str, Any] | None:
     """Seconds of a trial on one core, and bytes; None where nothing can be trained."""
     shapes = found.index.shapes
-    classes = max((each["label"] for each in facts.get("classes", [])), default=0) + 1
+    labels = {each["label"] for each in facts.get("classes", [])}
+    odd = often_unlabelled(labels, len(found.index.classes))
+    classes = 2 if labels == {0, odd} else max(labels - {odd}, default=0) + 1
     if not shapes or classes < 2 or (facts.get("numbered") and found.asked.task != "binary"):
         return None
     example = Sample("", np.zeros(next(iter(shapes.values())), np.float32), np.zeros((), np.int32))

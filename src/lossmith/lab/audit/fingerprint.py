@@ -10,7 +10,7 @@ from lossmith.lab.audit import sides
 from lossmith.lab.audit.pixels import lower_edge
 from lossmith.lab.audit.survey import Survey
 from lossmith.lab.audit.tally import SMALL, ClassTally, PixelTally, SceneTally, Tally
-from lossmith.lab.data.classes import name_classes
+from lossmith.lab.data.classes import name_classes, one_sided
 from lossmith.lab.data.faults import Fault
 
 Array = np.ndarray[Any, Any]
@@ -77,6 +77,10 @@ def _names(found: Survey, tally: PixelTally) -> tuple[list[str], list[Fault]]:
         return found.index.classes, [Fault(where.parent, "every pixel is ignored, nothing to learn")]
     names, faults = name_classes(seen, found.index, found.asked.task, found.asked.ignore_index)
     if len(labelled) == len(found.index.images):
+        if found.kind.name == "segmentation" and not any(fault.fatal for fault in faults):
+            split = found.index.split
+            sides = {side: [seen[s] for s in seen if split.get(s) == side] for side in ("train", "validation")}
+            faults += one_sided(found.index.folder, {k: v for k, v in sides.items() if v}, found.asked.ignore_index)
         return names, faults
     # Of some images nobody knows what all hold; a label that is too large is one all the same.
     return names, [fault for fault in faults if fault.fatal and not found.complete]

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from lossmith.lab import UserError
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes
+from lossmith.lab.commands.terminal import Interrupted, Json, PlainConsole, app, counted, notes
+from lossmith.lab.data.classes import often_unlabelled
 from lossmith.lab.settings import Asked, Pages
 
 _FEW_PIXELS = 50_000_000  # less is measured sooner than processes have started
@@ -74,11 +75,10 @@ def audit(
                 tally.add(one)
                 watch(done, len(found.jobs))
     except KeyboardInterrupt:
-        say.print("lossmith: stopped; nothing was written")
-        raise typer.Exit(INTERRUPTED) from None
+        raise Interrupted("; nothing was written") from None
     facts = fingerprint(found, tally)
     facts["cost"] = cost.estimate(found, facts)
-    facts["suggestions"] = suggest(facts, _options(asked, folder, facts))
+    facts["suggestions"] = suggest(facts, _options(asked, folder, facts, found.index.classes))
     if out is None and not json:
         out = Path(f"{Path(data).name or 'data'}-audit")
     if out is not None:
@@ -90,10 +90,14 @@ def audit(
     typer.echo(f"report: {out}/audit.html")
 
 
-def _options(asked: Asked, folder: Path, facts: dict[str, Any]) -> tuple[str, ...]:
-    """What a comparison must be told too. Guessed groups stay whole where nobody has said a split."""
+def _options(asked: Asked, folder: Path, facts: dict[str, Any], names: list[str]) -> tuple[str, ...]:
+    """What a comparison must be told too: of 255 what its fault says, and guessed groups where nobody gave a split."""
     options = ["--task", asked.task] if asked.task != "multiclass" else []
     options += ["--ignore-index", str(asked.ignore_index)] if asked.ignore_index != -100 else []
+    labels = {each["label"] for each in facts.get("classes", [])}
+    odd = often_unlabelled(labels, len(names)) if facts["kind"] == "segmentation" else None
+    if odd is not None and not options:
+        options += ["--task", "binary"] if labels == {0, odd} else ["--ignore-index", str(odd)]
     options += ["--pages", asked.pages] if asked.pages else []
     guessed = facts["groups"]["pattern"] if not (folder / "split.csv").is_file() else ""
     group_by = asked.group_by or guessed

@@ -12,7 +12,7 @@ from rich.table import Table
 from lossmith.lab import UserError
 from lossmith.lab.commands.bars import Bars
 from lossmith.lab.commands.file import read_settings
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, PlainConsole, app, counted, notes, progress
+from lossmith.lab.commands.terminal import Interrupted, Json, PlainConsole, app, counted, notes, progress
 from lossmith.lab.run.watch import Watcher
 from lossmith.lab.settings import USUAL_RATE, Asked, Keep, Precision
 
@@ -193,8 +193,7 @@ def compare(
         typer.echo(f"report: {out / 'report.html'}")
     if stopped:
         done, planned = results["finished"], results["planned"]
-        say.print(f"lossmith: stopped after {done} of {planned} trials; the same command resumes")
-        raise typer.Exit(INTERRUPTED)
+        raise Interrupted(f" after {done} of {planned} trials; the same command resumes")
 
 
 def _engine(name: str, address: str | None, device: str, devices: int, precision: Precision) -> tuple[Engine, str]:
@@ -268,6 +267,8 @@ def seconds_of(text: str) -> float:
 
 
 def _print_ranking(results: dict[str, Any]) -> None:
+    from lossmith.lab.run.race import in_words
+
     console = PlainConsole()
     console.print(results["headline"])
     table = Table(box=None, header_style="bold")
@@ -287,4 +288,10 @@ def _print_ranking(results: dict[str, Any]) -> None:
             else "–",
             row["status"] or (difference["verdict"] if difference else ""),
         )
+    for does, value in results["trivial"].items():
+        table.add_row(f"({does})", f"{value:.3f}", "–", "–", "knows nothing")
     console.print(table)
+    more = results["more"]
+    if results["decision"]["use"] is None and more["command"]:  # the answer is still to come
+        cost = "" if more["minutes"] is None else f" About {in_words(more['minutes'])}."
+        console.print(f"{more['text']}{cost} {more['command']}", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lossmith.lab.commands.terminal import INTERRUPTED, Json, lab, notes, progress
+from lossmith.lab.commands.terminal import Interrupted, Json, lab, notes, progress
 
 
 @lab.command("box-regression")
@@ -49,8 +49,7 @@ def box_regression(
         if singles and not stopped:
             ablation, stopped = experiment.simulate(few, singles, lambda cases: shown.advance(bar, cases))
     if not courses:
-        say.print("lossmith: stopped before the first anchor points were done")
-        raise typer.Exit(INTERRUPTED)
+        raise Interrupted(" before the first anchor points were done")
     done = len(courses[runs[0]].marks)
     if page is not None:
         box_page.write_page(courses, ablation, anchors, forms, seed, page)
@@ -62,5 +61,4 @@ def box_regression(
     if stopped:
         where = ", in the table of deviations" if done == points else ""
         kept = "" if page is None else f"; {page} shows what is done"
-        say.print(f"lossmith: stopped after {done} of {points} anchor points{where}{kept}")
-        raise typer.Exit(INTERRUPTED)
+        raise Interrupted(f" after {done} of {points} anchor points{where}{kept}")

@@ -22,8 +22,11 @@ app = typer.Typer(
 lab = typer.Typer(help="Experiments about the losses themselves.", no_args_is_help=True)
 app.add_typer(lab, name="lab")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
-INTERRUPTED = 130
 _BETWEEN_LINES = 10.0  # seconds
+
+
+class Interrupted(Exception):
+    """Ctrl-C, and what it leaves, in words: `lossmith.cli` prints them after "stopped"."""
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.index import Index
 
@@ -81,6 +84,20 @@ def _default_names(seen: dict[str, set[int]], index: Index, ignore_index: int) -
         faults.append(Fault(where, what, fix, fatal=False))
     first = "class 0" if where.suffix == ".csv" else "background"
     return [first, *(f"class {k}" for k in range(1, most + 1))], faults
+
+
+def one_sided(where: Path, sides: Mapping[str, Iterable[set[int]]], ignore_index: int) -> list[Fault]:
+    """What is wrong if one side, "train" or "validation", holds no class but the background."""
+    told = {"train": "to train on", "validation": "held back"}
+    lacking = [side for side, seen in sides.items() if not set().union(*seen) - {0, ignore_index}]
+    fix = "Choose both sides in split.csv so that each holds a class"
+    return [Fault(where, f"of the images {told[side]} none holds a class but the background", fix) for side in lacking]
+
+
+def often_unlabelled(labels: set[int], named: int) -> int | None:
+    """The number that, beside smaller ones and with fewer names than that, usually says that nobody looked."""
+    most = max(labels, default=0)
+    return most if most in _OFTEN_UNLABELLED and named <= most else None
 
 
 def _beside_255(seen: dict[str, set[int]], index: Index, ignore_index: int) -> list[Fault]:

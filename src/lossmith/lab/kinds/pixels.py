@@ -13,7 +13,8 @@ from monai.networks.nets.unet import UNet
 from torch import Tensor, nn
 
 from lossmith.lab import UserError
-from lossmith.lab.data.faults import Fault
+from lossmith.lab.data.classes import one_sided
+from lossmith.lab.data.faults import Fault, raise_first
 from lossmith.lab.data.index import MASKS, part_of
 from lossmith.lab.data.labelled import Data, add_unlabelled, faults_of_pixels, read_pixels
 from lossmith.lab.data.samples import Sample
@@ -64,6 +65,10 @@ class PixelKind(Kind):
     def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Data:
         self.check(asked)
         data = read_pixels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch, asked.pages)
+        if not asked.folds:
+            sides = {"train": data.train, "validation": data.validation}
+            seen = {side: [set(s.pixels) for s in samples] for side, samples in sides.items()}
+            raise_first(one_sided(folder, seen, asked.ignore_index))
         return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
     def check(self, asked: Asked) -> None:

@@ -75,6 +75,12 @@ class Comparison:
                     f"--out {out}: holds trials of {self.settings.model} with other first weights; choose another --out"
                 )
 
+    def _check_metric(self, trials: Trials, out: Path) -> None:
+        """Raises `UserError` if trials were measured by other metrics than they are to be ranked by."""
+        ranked_by = self.kind.metrics.ranked_by
+        if any(t["metrics"] and ranked_by not in t["metrics"] for t in trials):
+            raise UserError(f"--out {out}: holds trials that {ranked_by!r} has not measured; choose another --out")
+
     def run(
         self,
         losses: list[str],
@@ -126,6 +132,7 @@ class Comparison:
             rates = tuple(trials[0]["settings"].get("rates", RATES)) if trials else RATES
             self.settings = replace(self.settings, rates=rates)
         records.check_same(trials, meanings, self.settings, out)
+        self._check_metric(trials, out)
         self._check_network(trials, out)
         begun = time.monotonic()
         pool = ThreadPoolExecutor(at_once)
@@ -170,9 +177,12 @@ class Comparison:
         try:
             while todo := race.next(trials)[0]:
                 later = any(t["seed"] == 1 for t in trials)  # the first two seeds of all are worth it in any case
+                plan = _plan(race.next(trials)[1], len(todo), seconds, at_once)
                 if over(len(todo) if later else 1):
+                    if not later:
+                        watcher.said(f"--budget does not reach what comes before any answer: {plan}")
                     break
-                watcher.planned(todo, _plan(race.next(trials)[1], len(todo), seconds, at_once))
+                watcher.planned(todo, plan)
                 waiting = todo[::-1]
                 while running or waiting:
                     while waiting and len(running) < at_once and not (running and over(1)):

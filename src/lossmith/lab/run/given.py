@@ -85,7 +85,16 @@ class Source:
         """The images (N, channels, *S) float32 and labels (N, *S) or (N,) int64 of one step."""
         with seeded(seed, step):
             drawn = _Drawn(self.dataset)
-            return self.unpacked(self.collate([drawn[row, seed, step, i] for i, row in enumerate(rows)]), 1)
+            items = [drawn[row, seed, step, i] for i, row in enumerate(rows)]
+            try:
+                collated = self.collate(items)
+            except (RuntimeError, TypeError) as error:
+                which, why = ", ".join(map(str, rows)), str(error).splitlines()[0]
+                raise UserError(
+                    f"{self.name}: items {which} make no batch ({why}); crop or pad images to one size, or give a "
+                    "DataLoader with a collate_fn"
+                ) from error
+            return self.unpacked(collated, 1)
 
     def in_workers(self, plan: Sequence[Sequence[int]], seed: int, first: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The same for the steps from `first` on, by the worker processes of the loader."""
