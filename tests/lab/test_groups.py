@@ -298,3 +298,11 @@ def test_what_is_asked_reaches_the_data(slices: Path) -> None:
     with pytest.raises(UserError, match="--folds 5: there are only 4 groups"):
         KIND.settings(data, Asked(str(slices), group_by="^p.", folds=5))
     assert main(["compare", str(slices), "--loss", "ce", "--folds", "1", "--out", str(slices / "out")]) == 2
+
+
+@follows("give fewer")
+def test_folds_that_hold_nothing(discs: Path, said: Said) -> None:
+    for path in sorted((discs / "masks").iterdir())[:2]:
+        save(path, np.zeros_like(pixels(path)))
+    assert said("compare", discs, "--folds", 4).endswith("; give fewer")
+    assert said("compare", discs, "--folds", 2) == ""

@@ -65,10 +65,13 @@ class PixelKind(Kind):
     def read(self, folder: Path, asked: Asked, watch: Watch = lambda *_: None) -> Data:
         self.check(asked)
         data = read_pixels(folder, asked.data, asked.task, asked.ignore_index, asked.group_by, watch, asked.pages)
-        if not asked.folds:
-            sides = {"train": data.train, "validation": data.validation}
+        for part in [data.fold(k, asked.folds) for k in range(asked.folds)] if asked.folds else [data]:
+            sides = {"train": part.train, "validation": part.validation}
             seen = {side: [set(s.pixels) for s in samples] for side, samples in sides.items()}
-            raise_first(one_sided(folder, seen, asked.ignore_index))
+            faults = one_sided(folder, seen, asked.ignore_index)
+            if faults and asked.folds:
+                raise UserError(f"--folds {asked.folds}: some hold no class but the background; give fewer")
+            raise_first(faults)
         return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
     def check(self, asked: Asked) -> None:

@@ -6,10 +6,12 @@ a seed start from the same weights and see the same crops. A difference d of n s
     (d0 · s0² + Σ(d − mean)²) / (d0 + n − 1),   d0 = 4,   s0 = max(0.3, √2 · the standard deviation of all residuals)
 
 and Student's t with d0 + n − 1 degrees of freedom: two seeds cannot pretend to know it, and noise that is larger than
-what was usual when this was made is taken from the run itself. Each look spends its share of the 5 %; at a look each
-loss may be said to be ahead of or behind each other loss, so one statement gets the share over 2 · (losses − 1). A race
-looks after 2, 3, 4, 6, … seeds and drops who is behind; a comparison of a fixed number of seeds looks once.
-`tests/lab/test_decision.py` simulates how often a statement is wrong.
+what was usual when this was made is taken from the run itself. Each look spends its share of the 5 %, and a statement
+gets the look's share over 2 · (losses − 1): each loss against one other, both ways. That the other one is the leader,
+picked by the same scores, is not in this arithmetic; that no more than 5 % of runs say anything wrong all the same is
+simulated, not proven (`tests/lab/test_decision.py`). A race looks after 2, 3, 4, 6, … seeds and drops who is behind; a
+comparison of a fixed number of seeds looks once, and to ask for more seeds after it is a look that nothing pays for.
+Losses that have learnt nothing are out by a rule of thumb, which no percentage belongs to.
 """
 
 from __future__ import annotations
