@@ -388,7 +388,7 @@ def test_a_side_without_any_class(discs: Path, said: Said, capsys: pytest.Captur
         assert line.startswith(f"{discs}: of the images {told} none holds a class but the background")
         assert main(["audit", str(discs), "--json"]) == 0
         assert line in [fault["text"] for fault in json.loads(capsys.readouterr().out)["faults"]]
-        assert said("compare", discs, "--folds", "2") == ""
+        assert said("compare", discs, "--folds", "2").endswith("; drop --folds")
         if part == "validation":
             save(first, np.zeros_like(kept))
     save(first, kept)

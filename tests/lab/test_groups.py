@@ -300,9 +300,12 @@ def test_what_is_asked_reaches_the_data(slices: Path) -> None:
     assert main(["compare", str(slices), "--loss", "ce", "--folds", "1", "--out", str(slices / "out")]) == 2
 
 
-@follows("give fewer")
+@follows("drop --folds")
 def test_folds_that_hold_nothing(discs: Path, said: Said) -> None:
     for path in sorted((discs / "masks").iterdir())[:2]:
         save(path, np.zeros_like(pixels(path)))
-    assert said("compare", discs, "--folds", 4).endswith("; give fewer")
+    assert said("compare", discs, "--folds", 4).endswith("; give 2 at most")
     assert said("compare", discs, "--folds", 2) == ""
+    third = sorted((discs / "masks").iterdir())[2]
+    save(third, np.zeros_like(pixels(third)))
+    assert said("compare", discs, "--folds", 2).endswith("; drop --folds")

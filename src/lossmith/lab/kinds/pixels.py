@@ -70,7 +70,10 @@ class PixelKind(Kind):
             seen = {side: [set(s.pixels) for s in samples] for side, samples in sides.items()}
             faults = one_sided(folder, seen, asked.ignore_index)
             if faults and asked.folds:
-                raise UserError(f"--folds {asked.folds}: some hold no class but the background; give fewer")
+                both = part.train + part.validation
+                holding = {data.groups.get(x.stem, x.stem) for x in both if set(x.pixels) - {0, asked.ignore_index}}
+                fix = f"give {len(holding)} at most" if len(holding) > 1 else "drop --folds"
+                raise UserError(f"--folds {asked.folds}: some hold no class but the background; {fix}")
             raise_first(faults)
         return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
