@@ -397,3 +397,19 @@ def test_a_budget_that_is_spent_ends_the_race(data: Data, settings: RunSettings,
     trials, stopped = comparison.Comparison(PIXELS, data, settings).run(["ce", "dice"], tmp_path, budget=1e-9)
     assert len(trials) <= 1
     assert not stopped
+
+
+def test_rates_leave_room_for_an_answer(
+    data: Data, settings: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials turn out to be slower than was thought: what is left of the budget goes to the race."""
+    said: list[str] = []
+    watcher = Watcher()
+    watcher.said = said.append  # type: ignore[method-assign]
+    monkeypatch.setattr(comparison, "estimate", lambda *_, **__: 0.01)
+    monkeypatch.setattr(comparison, "_median", lambda times: 20.0 if times else 0.0)
+    whole = comparison.Comparison(PIXELS, data, settings)
+    trials, _ = whole.run(["ce", "dice"], tmp_path, budget=100.0, choose_rates=True, watcher=watcher)
+    assert "no more learning rates are tried: --budget has to hold two seeds of each loss too" in said
+    assert {(t["loss"], t["seed"]) for t in trials if t["seed"] < 2} == {(x, s) for x in ("ce", "dice") for s in (0, 1)}
+    assert len({t["lr"] for t in trials if t["seed"] == race.RATES_SEED}) < 3

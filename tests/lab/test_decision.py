@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
+from lossmith.lab.run.race import RATES_SEED, Race
 from lossmith.lab.say.decision import MARGIN, RACE, Decision, Look, decide
+from lossmith.lab.settings import RunSettings
 
 REPEATS = 400
 Array = np.ndarray[Any, Any]
@@ -72,3 +74,28 @@ def test_so_too_where_one_training_in_ten_fails(truth: str) -> None:
 def test_the_loss_that_is_named_is_a_good_one() -> None:
     _, lost = simulate(TRUTHS["as in the demo"], 0.16, SHORT_RACE)
     assert lost < 0.005
+
+
+def trial(loss: str, seed: int, lr: float, dice: float) -> dict[str, Any]:
+    return {"loss": loss, "seed": seed, "lr": lr, "metrics": {"dice": dice}}
+
+
+def test_rates_are_compared_where_all_losses_have_tried_them() -> None:
+    settings = RunSettings("x", "", "multiclass", 9, 32, 2, 0.01, -100, "cpu", rates=(0.5, 1.0, 2.0))
+    race = Race(["a", "b"], settings, "dice", 0.0, None)
+    assert [(x.loss, x.lr) for x in race.choosing([])][:2] == [("a", 0.01), ("b", 0.01)]
+    trials = [trial(x, RATES_SEED, 0.01, 0.5) for x in "ab"] + [trial("a", RATES_SEED, 0.02, 0.9)]
+    assert race.rates(trials) == {"a": 0.01, "b": 0.01}  # b might have gained as much
+    trials.append(trial("b", RATES_SEED, 0.02, 0.4))
+    assert race.rates(trials) == {"a": 0.02, "b": 0.01}
+    left, _ = race.next(trials)
+    assert {x.lr for x in left} == {0.005}
+    hurried, _ = race.next(trials, hurry=True)
+    assert {(x.loss, x.seed, x.lr) for x in hurried} == {("a", s, 0.02) for s in (0, 1)} | {
+        ("b", s, 0.01) for s in (0, 1)
+    }
+    begun = [*trials, trial("a", 0, 0.02, 0.8)]  # with a larger budget later the race goes on as it began
+    assert {x.seed for x in race.next(begun)[0]} == {0, 1}
+    more = Race(["a", "b", "c"], settings, "dice", 0.0, None)  # a loss that is added tries the same rates first
+    begun.append(trial("b", 0, 0.01, 0.8))
+    assert [(x.loss, x.lr) for x in more.next(begun)[0]] == [("c", 0.01), ("c", 0.02)]

@@ -20,7 +20,7 @@ from lossmith.lab.run.devices import check_devices
 from lossmith.lab.run.engine import Engine
 from lossmith.lab.run.local import LocalEngine
 from lossmith.lab.run.model import weights_of
-from lossmith.lab.run.race import Race, affordable_rates, in_words, name_of
+from lossmith.lab.run.race import RATES_SEED, Race, affordable_rates, in_words, name_of
 from lossmith.lab.run.snapshot import Snapshot
 from lossmith.lab.run.trial import new_network
 from lossmith.lab.run.watch import Watcher
@@ -174,10 +174,18 @@ class Comparison:
             return budget is not None and time.monotonic() - begun + rounds * seconds > budget
 
         running: set[Future[None]] = set()
+        hurry = False
         try:
-            while todo := race.next(trials)[0]:
+            while (round_ := race.next(trials, hurry))[0]:
+                todo, what = round_
                 later = any(t["seed"] == 1 for t in trials)  # the first two seeds of all are worth it in any case
-                plan = _plan(race.next(trials)[1], len(todo), seconds, at_once)
+                # Rates are worth it only as long as those two seeds can follow.
+                after = 2 * len(losses) if todo[0].seed == RATES_SEED else 0
+                if not hurry and after and trials and over(1 + after):
+                    hurry = True
+                    watcher.said("no more learning rates are tried: --budget has to hold two seeds of each loss too")
+                    continue
+                plan = _plan(what, len(todo), seconds, at_once)
                 if over(len(todo) if later else 1):
                     if not later:
                         watcher.said(f"--budget does not reach what comes before any answer: {plan}")
@@ -185,19 +193,19 @@ class Comparison:
                 watcher.planned(todo, plan)
                 waiting = todo[::-1]
                 while running or waiting:
-                    while waiting and len(running) < at_once and not (running and over(1)):
+                    while waiting and len(running) < at_once and not (running and over(1 + after)):
                         running.add(pool.submit(finish, waiting.pop()))
                     if not running:
                         break
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
                     for each in finished:
                         each.result()
-                    if over(1):
+                    trials = records.read_trials(out)
+                    seconds = _median([t["seconds"] for t in trials])
+                    if over(1 + after):
                         waiting.clear()
-                trials = records.read_trials(out)
                 if self.keep == "best":
                     kept.drop_all_but_best(trials, self.kind.metrics.ranked_by, out)
-                seconds = _median([t["seconds"] for t in trials])
         except KeyboardInterrupt:
             stop.set()
         finally:

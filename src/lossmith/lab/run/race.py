@@ -7,6 +7,7 @@ left to decide (say/decision.py). Trials are never stopped early: what starts fa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,14 @@ class Race:
     trivial: float
     seeds: int | None
 
-    def next(self, trials: Trials) -> tuple[list[Planned], str]:
-        """The trials of the next round that are not finished, and what they are for; none when it is over."""
+    def next(self, trials: Trials, hurry: bool = False) -> tuple[list[Planned], str]:
+        """The trials of the next round that are not finished, and what they are for; none when it is over.
+
+        In a `hurry` no more rates are tried.
+        """
         done = {planned(t) for t in trials}
-        choosing = [x for x in self.choosing() if x not in done]
-        if choosing:
+        choosing = [x for x in self.choosing(trials) if x not in done]
+        if choosing and not hurry:
             return choosing, "choosing learning rates"
         rates = self.rates(trials)
         for upto in [0, *range(len(self.looks))]:
@@ -52,21 +56,32 @@ class Race:
         """When to look, and what each look may spend."""
         return RACE if self.seeds is None else (Look(self.seeds, 1.0),)
 
-    def choosing(self) -> list[Planned]:
-        """The trials that choose learning rates."""
-        rates = self.settings.rates
-        if len(rates) < 2:
+    def choosing(self, trials: Trials) -> list[Planned]:
+        """The trials that choose learning rates, the usual one first; of a race that has begun those it began with."""
+        if len(self.settings.rates) < 2:
             return []
-        return [Planned(loss, RATES_SEED, self.settings.lr * rate) for rate in rates for loss in self.losses]
+        begun = {t["loss"] for t in trials if t["seed"] != RATES_SEED} & set(self.losses)
+        rates = sorted(self.settings.rates, key=lambda rate: abs(math.log(rate)))
+        wanted = [self.settings.lr * rate for rate in rates]
+        if begun:
+            wanted = self._tried_by(begun, wanted, trials)
+        return [Planned(loss, RATES_SEED, lr) for lr in wanted for loss in self.losses]
 
     def rates(self, trials: Trials) -> dict[str, float]:
-        """The learning rate of each loss."""
-        tried: dict[str, dict[float, float]] = {loss: {} for loss in self.losses}
+        """The learning rate of each loss: its best among those that all losses have tried."""
+        wanted = list(dict.fromkeys(x.lr for x in self.choosing(trials)))
+        fair = self._tried_by(set(self.losses), wanted, trials)
+        found: dict[str, dict[float, float]] = {loss: {} for loss in self.losses}
         for trial in trials:
-            if trial["seed"] == RATES_SEED and trial["loss"] in tried:
-                tried[trial["loss"]][trial["lr"]] = score_of(trial, self.ranked_by)
+            if trial["seed"] == RATES_SEED and trial["loss"] in found and trial["lr"] in fair:
+                found[trial["loss"]][trial["lr"]] = score_of(trial, self.ranked_by)
         usual = self.settings.lr
-        return dict.fromkeys(self.losses, usual) | best_rates({x: t for x, t in tried.items() if t}, usual)
+        return dict.fromkeys(self.losses, usual) | best_rates({x: t for x, t in found.items() if t}, usual)
+
+    def _tried_by(self, losses: set[str], rates: list[float], trials: Trials) -> list[float]:
+        """Those of some rates that all of some losses have tried."""
+        tried = {(t["loss"], t["lr"]) for t in trials if t["seed"] == RATES_SEED}
+        return [lr for lr in rates if all((loss, lr) in tried for loss in losses)]
 
     def tried(self, trials: Trials, loss: str) -> list[dict[str, float]]:
         """The score of a loss at each learning rate that was tried to choose among them."""
