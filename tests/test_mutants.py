@@ -101,7 +101,10 @@ WHOLE = [
     *(test for name, test in vars(test_errors).items() if name.startswith("test_")),
     *(test for file in FILES for name, test in vars(file).items() if name in ("test_errors", "test_wrong_call")),
 ]
-SLOW, ONE_IN = {"accumulate", "PixelLoss.value", "Batch.grouped", "order._errors"}, 3  # all with --all-engines
+SLOW, ONE_IN = (
+    {"accumulate", "PixelLoss.value", "Batch.grouped", "ClassLoss._value", "ClassLoss._by_class"},
+    4,
+)  # --all-engines
 CASES = 30  # of another test with more parameters than these some are tried
 CATALOGUE = [
     test_catalogue.test_value_is_the_reference,
