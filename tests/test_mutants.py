@@ -103,9 +103,6 @@ WHOLE = [
 ]
 SLOW = {"accumulate", "PixelLoss.value", "Batch.grouped", "ClassLoss._value", "ClassLoss._by_class"}
 ONE_IN = 4  # of their mutants; all with --all-engines
-    {"accumulate", "PixelLoss.value", "Batch.grouped", "ClassLoss._value", "ClassLoss._by_class"},
-    4,
-)  # --all-engines
 CASES = 30  # of another test with more parameters than these some are tried
 CATALOGUE = [
     test_catalogue.test_value_is_the_reference,
