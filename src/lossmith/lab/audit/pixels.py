@@ -63,8 +63,8 @@ class Grey:
 
 
 @dataclass
-class MeasuredPixels:
-    """What one image says. Without `grey` the image could not be read, without `labels` the mask."""
+class Measured:
+    """What one image says by itself. Without `grey` it could not be read."""
 
     stem: str
     part: str
@@ -73,6 +73,12 @@ class MeasuredPixels:
     digest: str = ""
     dtype: str = ""
     grey: list[Grey] = field(default_factory=list)
+
+
+@dataclass
+class MeasuredPixels(Measured):
+    """And what its labels say. Without `labels` they could not be read."""
+
     spacing: tuple[float, ...] = ()
     labels: set[int] = field(default_factory=set)
     numbered: bool = False  # so many labels that they number objects; the classes are then 0 and 1

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from lossmith.lab.audit.pixels import Grey, digest_of, grey_of
-from lossmith.lab.data.faults import Fault, Faulty
+from lossmith.lab.audit.pixels import Measured, digest_of, grey_of
+from lossmith.lab.data.faults import Faulty
 from lossmith.lab.data.files import read_stored
 from lossmith.lab.data.scenes import TILE, clip_boxes
 from lossmith.lab.run.detector import STRIDE, assign
@@ -30,16 +30,9 @@ class SceneJob:
 
 
 @dataclass
-class MeasuredScene:
-    """What one image says. Without `grey` it could not be read."""
+class MeasuredScene(Measured):
+    """And what its boxes say."""
 
-    stem: str
-    part: str
-    shape: tuple[int, ...] = ()
-    faults: list[Fault] = field(default_factory=list)
-    digest: str = ""
-    dtype: str = ""
-    grey: list[Grey] = field(default_factory=list)
     sides: Array = field(default_factory=lambda: np.zeros((0, 2)))  # width and height of each box
     ignored: int = 0
     points: int = 0  # of the detector's grid, and how many of them are to find a box

@@ -153,7 +153,8 @@ class Comparison:
         race = self.race(losses, seeds)
         stop = threading.Event()
 
-        def finish(trial: Planned) -> None:
+        def finish(trial: Planned) -> float:
+            """Has a trial done and stores it; how many seconds it took."""
             named = {**trial._asdict(), "meaning": meanings[trial.loss], "settings": self.settings.as_json()}
             resume = records.running(named, out.absolute())
             loss, settings = fresh(trial.loss), self.settings
@@ -167,13 +168,15 @@ class Comparison:
             records.save(record, done.predictions, out)
             resume.unlink(missing_ok=True)
             watcher.finished(trial, record)
+            return float(record["seconds"])
 
         def over(count: int) -> bool:
             """Whether so many more trials would end after the budget."""
             rounds = -(-count // at_once)
             return budget is not None and time.monotonic() - begun + rounds * seconds > budget
 
-        running: set[Future[None]] = set()
+        running: set[Future[float]] = set()
+        spent = [t["seconds"] for t in trials]
         hurry = False
         try:
             while (round_ := race.next(trials, hurry))[0]:
@@ -198,12 +201,11 @@ class Comparison:
                     if not running:
                         break
                     finished, running = wait(running, return_when=FIRST_COMPLETED)
-                    for each in finished:
-                        each.result()
-                    trials = records.read_trials(out)
-                    seconds = _median([t["seconds"] for t in trials])
+                    spent += [each.result() for each in finished]
+                    seconds = _median(spent)
                     if over(1 + after):
                         waiting.clear()
+                trials = records.read_trials(out)
                 if self.keep == "best":
                     kept.drop_all_but_best(trials, self.kind.metrics.ranked_by, out)
         except KeyboardInterrupt:
