@@ -1,21 +1,26 @@
 # make demo   the main job on real images: trains two losses on the same footing, says which to use, writes demo/report.html
-# make test   every test; of the interpreted GPU kernels and the longest mutants some
-# make test-all  those too, an hour or more
+# make test   the tests; of mutants, interpreted GPU kernels and other long grids some cases, the same everywhere
+# make test-all  all cases, an hour or more
 # make check  style, types and the fast tests, in a minute
+# make docs   the site, in site/index.html; what is computed is kept in build/docs while its sources stay the same
 # make bench  the benchmark: every loss against the memory floor and the rivals
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench
+.PHONY: demo test test-all check docs bench
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[docs]"
 	@touch $@
 
 demo: $(VENV)/.installed
@@ -25,7 +30,7 @@ test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal --all-engines
+	$(BIN)/python -m pytest -n 2 --dist worksteal --thorough
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -33,6 +38,9 @@ check: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" -k "not test_catalogue or value_is_the_reference or repr" \
 		tests/test_algebra.py tests/test_catalogue.py tests/test_docs.py tests/test_errors.py tests/test_identities.py
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/site/build.py
 
 bench: $(VENV)/.bench
 	$(BIN)/python benchmarks/run.py --out benchmarks/results

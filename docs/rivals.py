@@ -11,20 +11,21 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tables import cells, number, table_head
+from tables import number
 from torch import Tensor
 
 import lossmith as ls
 from lossmith.names import ALIASES
 
-Call = Callable[..., Tensor]  # (logits, target), and ignore_index= if it ignores
+Call = Callable[..., Tensor]  # (logits, target), and ignore_index= if it ignores; MONAI's: losses= another module
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,8 @@ class Rival:
 
 def monai(name: str, onehot: bool = True, **settings: Any) -> Call:
     @functools.cache
-    def loss(**ignore: Any) -> Any:
-        import monai.losses
-
-        return getattr(monai.losses, name)(**({"to_onehot_y": True} if onehot else {}), **settings, **ignore)
+    def loss(losses: str = "monai.losses", **ignore: Any) -> Any:
+        return getattr(import_module(losses), name)(**({"to_onehot_y": True} if onehot else {}), **settings, **ignore)
 
     def call(z: Tensor, y: Tensor, **ignore: Any) -> Tensor:
         value: Tensor = loss(**ignore)(z, y.unsqueeze(1) if y.ndim < z.ndim else y)
@@ -160,7 +159,8 @@ RIVALS = [
           monai("HausdorffDTLoss", softmax=True, include_background=True), "",
           "It takes each class where p > ½, ours where the class is the likeliest; it has no pixel spacing."),
     Rival("MONAI", "HausdorffDTLoss(sigmoid=True)(z, y.float()), C = 1", "hausdorff",
-          lambda z, y: monai("HausdorffDTLoss", onehot=False, sigmoid=True, include_background=True)(z, y.to(z)),
+          lambda z, y, **k: monai("HausdorffDTLoss", onehot=False, sigmoid=True, include_background=True)(
+              z, y.to(z), **k),
           "hausdorff", "The same, to its float32 maps.", task="binary"),
     Rival("MONAI", "HausdorffDTLoss(sigmoid=True)(z, y), C = 1, y integer", "hausdorff",
           monai("HausdorffDTLoss", onehot=False, sigmoid=True, include_background=True), "",
@@ -210,7 +210,7 @@ RIVALS = [
           "smooth_l1(beta=0.5)", "The same.", task="numbers"),
     Rival("torch", "huber_loss(delta=0.5)", "huber(delta=0.5)", lambda z, y: F.huber_loss(z, y, delta=0.5),
           "huber(delta=0.5)", "The same.", task="numbers"),
-    Rival("MONAI", "BoxGIoULoss()", "giou", lambda z, y: monai("BoxGIoULoss", onehot=False)(z, y), "giou",
+    Rival("MONAI", "BoxGIoULoss()", "giou", monai("BoxGIoULoss", onehot=False), "giou",
           "The same.", task="boxes"),
 ]  # fmt: skip
 
@@ -263,45 +263,27 @@ def known() -> list[Rival]:
     return [rival for rival in RIVALS if set(re.findall(r"[a-z]\w*", rival.ours.split("(")[0])) <= names]
 
 
-def values() -> Iterator[str]:
-    yield "Measured with " + ", ".join(f"{name} {installed(name)}" for name in ("torch", "monai", "kornia")) + "."
-    yield ""
-    yield from table_head("ours", "theirs", "ours", "theirs", "theirs / ours", "theirs is", "why")
-    for rival in known():
-        z, y = fixture(rival.task)
-        mine, other = float(ours(rival, rival.ours, z, y)), measured(rival.call, z, y)
-        ratio = f"{other / mine:.6g}" if isinstance(other, float) else "–"
-        yield cells(
-            f"`{rival.ours}`", f"{rival.library} `{rival.theirs}`", number(mine), number(other), ratio,
-            identity(rival, z, y, other), rival.why,
-        )  # fmt: skip
+def comparison(rival: Rival) -> dict[str, Any]:
+    """Ours and theirs on the fixture, and, for labels of images, where the input is unusual: ours; theirs.
 
-
-def identity(rival: Rival, z: Tensor, y: Tensor, other: float | str) -> str:
-    """What of ours equals theirs; the difference if it does not."""
-    if not rival.equal or not isinstance(other, float):
-        return "no setting of ours" if not rival.equal else "–"
-    times = rival.factor(z)
-    mine = times * float(ours(rival, rival.equal, z, y))
-    near = math.isclose(mine, other, rel_tol=1e-6)
-    factor = "" if times == 1 else f"{times:g} × " if times > 1 else f"1/{1 / times:g} × "
-    return f"{factor}`{rival.equal}`" if near else f"NOT {factor}`{rival.equal}`, which is {number(mine)}"
-
-
-def situations() -> Iterator[str]:
-    yield from table_head(
-        "ours", "theirs", "20 % ignored", "a class absent", "all ignored", "gradient at ±10,000", "float16, 512²"
-    )
-    for rival in known():
-        if rival.task not in ("multiclass", "binary"):
-            continue
-        z, y = fixture(rival.task)
+    Raises an AssertionError if what is said to equal theirs does not.
+    """
+    z, y = fixture(rival.task)
+    other = measured(rival.call, z, y)
+    if rival.equal and isinstance(other, float):
+        mine = rival.factor(z) * float(ours(rival, rival.equal, z, y))
+        assert math.isclose(mine, other, rel_tol=1e-6), f"{rival.theirs} is {other}, not {rival.equal}, {mine}"
+    found: dict[str, Any] = {"ours_value": float(ours(rival, rival.ours, z, y)), "theirs_value": other, "unusual": {}}
+    if rival.task in ("multiclass", "binary"):
         hidden = y.masked_fill(torch.rand(y.shape, generator=torch.Generator().manual_seed(1)) < 0.2, 255)
-        gone = torch.where(y == y.max(), 0, y)
-        yield cells(
-            f"`{rival.ours}`", f"{rival.library} `{rival.theirs}`", both(rival, z, hidden), both(rival, z, gone),
-            both(rival, z, torch.full_like(y, 255)), slopes(rival, z, y), halves(rival, z, y),
-        )  # fmt: skip
+        found["unusual"] = {
+            "20 % ignored": both(rival, z, hidden),
+            "a class absent": both(rival, z, torch.where(y == y.max(), 0, y)),
+            "all ignored": both(rival, z, torch.full_like(y, 255)),
+            "gradient at ±10,000": slopes(rival, z, y),
+            "float16, 512²": halves(rival, z, y),
+        }
+    return found
 
 
 def both(rival: Rival, z: Tensor, y: Tensor) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 
 import torch
-from torch import Tensor, nn
+from made_images import discs
+from torch import nn
 
 import lossmith as ls
 
@@ -22,14 +23,6 @@ def losses() -> dict[str, ls.Loss]:
     region, boundary = ls.GeneralizedDiceLoss(), ls.BoundaryLoss(include_background=False)
     a, b = ls.ramp(0.01, 0.01, 1.0), ls.ramp(0.01, 0.01, 1.0)
     return {"increase": region + a * boundary, "rebalance": (1 - b) * region + b * boundary}
-
-
-def discs(count: int, size: int = 32) -> tuple[Tensor, Tensor]:
-    """Noisy images of a small bright disc, and their labels: 1 in the disc, 3 % of the pixels."""
-    centre = torch.randint(6, size - 6, (count, 2, 1, 1))
-    rows, columns = torch.arange(size).view(1, -1, 1), torch.arange(size).view(1, 1, -1)
-    labels = ((rows - centre[:, 0]) ** 2 + (columns - centre[:, 1]) ** 2 < 3.2**2).long()
-    return labels.unsqueeze(1) + 0.5 * torch.randn(count, 1, size, size), labels
 
 
 def train(schedule: str, epochs: int = EPOCHS) -> list[float]:

@@ -7,6 +7,8 @@ import os
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on this CPU then
 
 import importlib
+import signal
+import sys
 import zlib
 from collections.abc import Iterator
 
@@ -21,6 +23,9 @@ from problems import ROWS, instead_of_numba, kernels_take
 torch.set_num_threads(1)
 
 
+# A shell that starts the tests in the background has Ctrl-C ignored, by them and by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Of the tests with the triton engine, whose interpreter is slow, `make test` runs one in so many of these files, none
 # that needs large images or many classes.
 ONE_IN, FILES = 240, {"test_catalogue.py", "test_identities.py"}
@@ -31,18 +36,25 @@ LARGE = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all-engines", action="store_true", help="all tests with the triton engine, not some of them")
+    parser.addoption("--thorough", action="store_true", help="what takes an hour too")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves out tests with the triton engine: by name, so that the same run everywhere."""
-    if config.getoption("--all-engines"):
+    """Leaves out thorough tests and some of others, by name, so that the same run everywhere."""
+    if config.getoption("--thorough"):
         return
-    kept, left_out = [], []
+    kept, left_out, begun = [], [], set[str]()
     for item in items:
-        slow = getattr(item, "callspec", None) is not None and item.callspec.params.get("engine") == "triton"
+        cases = getattr(item, "callspec", None)
+        slow = cases is not None and cases.params.get("engine") == "triton"
         small = item.path.name in FILES and item.name.partition("[")[0] not in LARGE
-        chosen = not slow or (small and zlib.crc32(item.nodeid.encode()) % ONE_IN == 0)
+        number, some = zlib.crc32(item.nodeid.encode()), item.get_closest_marker("one_in")
+        chosen = not slow or (small and number % ONE_IN == 0)
+        chosen = chosen and not item.get_closest_marker("thorough")
+        if chosen and some and cases:  # and the first case of each test
+            test = item.nodeid.partition("[")[0]
+            chosen = test not in begun or number % some.args[0] == 0
+            begun.add(test)
         (kept if chosen else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
@@ -100,3 +112,10 @@ def engine(request: pytest.FixtureRequest, answered: Answered, monkeypatch: pyte
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _compilers(request: pytest.FixtureRequest) -> None:
+    """Dynamo refuses a function that it has compiled eight times: earlier tests do not count."""
+    if request.node.get_closest_marker("slow") and "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()

@@ -30,7 +30,7 @@ import lossmith as ls
 
 # Of these modules no value comes, or it comes from kernels, which are held against the plain engine instead.
 APART = {
-    *("cli", "lab", "names", "settings", "call", "choice", "tensors"),
+    *("cli", "lab", "names", "papers", "explanation", "check", "compat", "settings", "call", "choice", "tensors"),
     "processes",  # these are broken in test_processes.py, in processes
     *("numba", "triton", "kernels", "box_kernels", "kernel_cache", "cpu", "ranking_cpu"),
 }

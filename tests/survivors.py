@@ -263,7 +263,7 @@ LATER = {
     "_transform",
     "each_image",
     "check_logits",
-    "_fresh",
+    "_names",
     "Loss.__sub__",
     "Loss.__add__",
     "names_of_shared",

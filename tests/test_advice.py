@@ -2,7 +2,7 @@
 
 A case is a hint as it stands in the source, with {} where something is filled in; a call that is wrong; and calls that
 do what the hint says. The last test reads the source: a hint that is new, or has other words, needs a case here. The
-lab's hints are in tests/lab/test_advice_lab.py.
+lab's hints are in tests/lab/test_advice_lab.py, those of the peers' names in tests/compat.
 """
 
 from __future__ import annotations
@@ -450,6 +450,16 @@ case(
     lambda: ls.DeepSupervision(DICE)([Z, Z[..., ::2, ::2]], [Y]),
     lambda: ls.DeepSupervision(DICE)([Z, Z[..., ::2, ::2]], [Y, Y[..., ::2, ::2]]),
 )
+case(
+    "no settings of a paper are known: {}; build {}() with your own",
+    lambda: ls.HuberLoss.paper(),
+    lambda: same(ls.HuberLoss(delta=1.345)(A, B), F.huber_loss(A, B, delta=1.345)),
+)
+case(
+    "behind '@' stands 'paper', for the settings of the paper: focal@paper",
+    lambda: ls.parse("focal@code"),
+    lambda: same(ls.parse("focal@paper")(ONE, YES), ls.FocalLoss(gamma=2, alpha=0.25)(ONE, YES)),
+)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit", "ignore::torch.jit.TracerWarning")
@@ -503,6 +513,27 @@ case(
     lambda: accumulated("dice + lovasz"),
     lambda: same(accumulated("dice"), ls.parse("dice")(Z, Y)),
     lambda: same(accumulated("dice + lovasz(per_image=true)"), ls.parse("dice + lovasz(per_image=true)")(Z, Y)),
+)
+
+
+# ---- check ----------------------------------------------------------------------------------------------------------
+
+CHECKED = ["repeatable"]
+case(
+    "check: {} is a class; build it: check({}(...))",
+    lambda: ls.check(torch.nn.CrossEntropyLoss, only=CHECKED),
+    lambda: ls.check(torch.nn.CrossEntropyLoss(), only=CHECKED),
+)
+case(
+    "check: {} was built with ignore_index={}; build it with {}",
+    lambda: ls.check(ls.CrossEntropyLoss(ignore_index=255), ignore_index=7, only=CHECKED),
+    lambda: ls.check(ls.CrossEntropyLoss(ignore_index=7), ignore_index=7, only=CHECKED),
+)
+case(
+    "returns values {}, not one number: build it with a mean or a sum",
+    lambda: ls.check(torch.nn.CrossEntropyLoss(reduction="none"), only=CHECKED),
+    lambda: ls.check(torch.nn.CrossEntropyLoss(reduction="mean"), only=CHECKED),
+    lambda: ls.check(torch.nn.CrossEntropyLoss(reduction="sum"), only=CHECKED),
 )
 
 
@@ -561,7 +592,7 @@ def texts_of(path: Path) -> list[str]:
 TEXTS = [
     (path.name, text)
     for path in sorted(SOURCE.rglob("*.py"))
-    if "lab" not in path.relative_to(SOURCE).parts
+    if not {"lab", "compat"} & {*path.relative_to(SOURCE).parts}
     for text in texts_of(path)
 ]
 

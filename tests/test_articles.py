@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent / "lab"))
 from discs import make_folder
 
 PAGE = (Path(__file__).parent.parent / "docs/articles.md").read_text()
-ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| system")]
+SYSTEMS = PAGE.split("## What ours add")[0]
+ROWS = [line for line in SYSTEMS.splitlines() if line.startswith("| ") and not line.startswith("| system")]
 COMMANDS = list(dict.fromkeys(re.findall(r"`((?:lossmith|python) [^`]+)`", "\n".join(ROWS))))
 SMALL = ["--crop", "32", "--batch", "2", "--device", "cpu"]
 

@@ -15,21 +15,42 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import lossmith as ls
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/boxes.md", "docs/partial_labels.md", "docs/recipes.md"])
-def test_examples_run(document, monkeypatch):
-    """The blocks of a page one after the other, as a reader would."""
-    monkeypatch.setattr("lossmith.loss.CATALOGUE", dict(ls.loss.CATALOGUE))  # a loss that an example defines
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)
-    assert blocks
+def pages(holding: str = "") -> list[str]:
+    """The README and the pages of docs/ that hold a text; not the templates of pages that are computed."""
+    files = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs/integrations").glob("*.md")),
+    ]
+    return [file.relative_to(ROOT).as_posix() for file in files if holding in file.read_text()]
+
+
+@pytest.fixture
+def catalogue():
+    """As it is, whatever losses an example defines."""
+    before = dict(ls.loss.CATALOGUE)
+    yield
+    ls.loss.CATALOGUE.clear()
+    ls.loss.CATALOGUE.update(before)
+
+
+@pytest.mark.usefixtures("catalogue")
+@pytest.mark.parametrize("document", [page for page in pages("```python\n") if page != "docs/scale.md"])
+def test_examples_run(document, capsys):
+    """The blocks of a page one after the other, as a reader would; `print(…)  # text` prints that text. Those of
+    docs/scale.md run among processes: tests/process_cases.py."""
     space: dict = {"__name__": "example"}
-    for block in blocks:
-        exec(block, space)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S):
+        exec(compile(block, document, "exec", dont_inherit=True), space)
+        said = re.findall(r"^ *print\(.*\)  # (.*)$", block, re.M)
+        assert capsys.readouterr().out.splitlines() == said
     assert isinstance(space["loss"], ls.Loss)
 
 
@@ -43,9 +64,7 @@ def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 50
 
 
-@pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))]
-)
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", *pages()])
 def test_files_named_in_documents_exist(document):
     for name in re.findall(r"`([\w/]+\.(?:py|md|json|txt|toml))`", (ROOT / document).read_text()):
         places = [ROOT / name, ROOT / "src/lossmith" / name, ROOT / "src/lossmith/engine" / name]
@@ -58,7 +77,7 @@ def script(name: str) -> Iterator[Any]:
     sys.path.insert(0, str(ROOT / "docs"))
     try:
         spec = importlib.util.spec_from_file_location(f"{name}_page", ROOT / f"docs/{name}.py")
-        module = importlib.util.module_from_spec(spec)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # where its dataclasses look for it
         spec.loader.exec_module(module)
         yield module
     finally:
@@ -66,9 +85,9 @@ def script(name: str) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def computed():
-    """docs/losses.py as a module."""
-    with script("losses") as module:
+def rivals():
+    """docs/rivals.py as a module."""
+    with script("rivals") as module:
         yield module
 
 
@@ -83,36 +102,64 @@ def test_tables_of_processes_are_current():
         assert all(f"`{text}`" in page for text in scale.losses())
 
 
-@pytest.mark.parametrize("name", ["losses", "knobs", "others"])
-def test_tables_of_losses_are_current(computed, name):
-    """What needs no rival is computed again; `python docs/losses.py` writes it."""
-    page = computed.PAGE.read_text()
-    assert computed.written(page, [name]) == page
-
-
-def test_rivals_were_measured(computed):
-    """All three were there when the page was written, and what is said to equal them does."""
-    page = computed.PAGE.read_text()
-    assert "not installed" not in page
-    assert "NOT `" not in page
-    for rival in computed.rivals.known():
-        assert f"`{rival.theirs}`" in page, rival.theirs
-
-
 @pytest.mark.parametrize("library", ["torch", "MONAI"])
-def test_what_is_said_to_equal_ours_does(computed, library):
-    """The table drives the page, the benchmark and whatever takes the place of another library."""
-    rows = [row for row in computed.rivals.known() if row.library == library and row.equal and row.task != "large"]
+def test_what_is_said_to_equal_ours_does(rivals, library):
+    """The table drives the pages, the benchmark and whatever takes the place of another library."""
+    rows = [row for row in rivals.known() if row.library == library and row.equal and row.task != "large"]
     assert len(rows) > 5
     for row in rows:
-        z, y = computed.rivals.fixture(row.task)
-        mine = row.factor(z) * float(computed.rivals.ours(row, row.equal, z, y))
-        assert mine == pytest.approx(computed.rivals.measured(row.call, z, y), rel=1e-6), row.theirs
+        z, y = rivals.fixture(row.task)
+        mine = row.factor(z) * float(rivals.ours(row, row.equal, z, y))
+        assert mine == pytest.approx(rivals.measured(row.call, z, y), rel=1e-6), row.theirs
 
 
-def test_readme_lists_every_family():
-    rows = re.findall(r"^\| (\w+) \|", (ROOT / "README.md").read_text().split("## The catalogue")[1], re.M)
+def lines_that_replace(library: str) -> list[tuple[str, str, bool]]:
+    """Theirs, ours and whether there is one channel, from the tables of docs/coming_from.md."""
+    page = (ROOT / "docs/coming_from.md").read_text()
+    part = page.split(f"\n## {library}\n")[1].split("\n## ")[0]
+    several = part.split("| one channel |")[0]
+    rows = re.findall(r"^\| `(.*?)` \| `(.*?)` \|", part, re.M)
+    return [(theirs, mine, f"`{theirs}`" not in several) for theirs, mine in rows]
+
+
+@pytest.mark.parametrize(("library", "module"), [("MONAI", "monai.losses"), ("PyTorch", "torch")])
+def test_the_line_that_replaces_theirs_gives_their_value(library, module):
+    """Every line of the page for people who come from there."""
+    theirs_is = vars(importlib.import_module(module))
+    rows = lines_that_replace(library)
+    assert len(rows) >= 3
+    for theirs, mine, one in rows:
+        z, y = torch.randn(2, 1 if one else 3, 8, 8), torch.randint(0, 2 if one else 3, (2, 1, 8, 8))
+        given = {**theirs_is, "ls": ls, "w": torch.tensor([1.0, 2.0, 4.0])}
+        value = eval(theirs, given)(z, y.float() if library == "MONAI" else y[:, 0])
+        assert torch.allclose(eval(mine, given)(z, y), value, rtol=1e-5, atol=1e-6), theirs
+
+
+def test_the_lines_for_kornia_are_those_that_were_measured(rivals):
+    known = {rival.theirs: rival.equal for rival in rivals.known() if rival.library == "kornia"}
+    for theirs, mine, _ in lines_that_replace("kornia"):
+        assert repr(eval(mine.removeprefix("1 / 3 * "))) == repr(ls.parse(known[theirs])), theirs
+
+
+def test_the_page_on_choosing_lists_every_family():
+    rows = re.findall(r"^\| (\w+) \|", (ROOT / "docs/choosing.md").read_text().split("## The families")[1], re.M)
     assert {row.family for row in ls.catalogue()} == set(rows) - {"family"}
+
+
+def test_the_readme_is_short_and_its_figures_are_those_of_the_page():
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 85
+    table = [line for line in lines if line.startswith("| ")]
+    assert len(table) > 2
+    assert set(table) <= set((ROOT / "docs/speed.md").read_text().splitlines())
+
+
+def test_links_between_pages_lead_somewhere():
+    """Pages that `make docs` computes are not in the folder; their links are Sphinx's to check."""
+    for page in pages():
+        for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", (ROOT / page).read_text()):
+            computed_later = re.search(r"(^|/)(losses|experiments)/[\w-]+\.md$", target)
+            assert computed_later or ((ROOT / page).parent / target).exists(), (page, target)
 
 
 @pytest.mark.parametrize("row", ls.catalogue(), ids=lambda row: row.name)

@@ -191,7 +191,8 @@ def test_it_works_after_fork():
 def test_import_brings_torch_and_numpy_only():
     code = (
         "import sys, lossmith; "
-        "heavy = {'numba', 'scipy', 'monai', 'typer', 'rich', 'plotly', 'lightning_fabric', 'edt', 'PIL', 'tifffile'}; "
+        "heavy = {'numba', 'scipy', 'monai', 'typer', 'rich', 'plotly', 'lightning_fabric', 'edt', 'PIL', 'tifffile', "
+        "'matplotlib', 'jinja2'}; "
         "print(sorted(heavy & {m.partition('.')[0] for m in sys.modules}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

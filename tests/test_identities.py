@@ -240,7 +240,7 @@ def test_soft_targets_keep_their_digits_beside_logits_in_half(dtype):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # Dynamo does it to itself
-@pytest.mark.parametrize("dynamic", [None, True])
+@pytest.mark.parametrize("dynamic", [None, pytest.param(True, marks=pytest.mark.thorough)])
 def test_compiled_for_any_size(dynamic):
     loss = ls.parse("dice + focal + ce")
     torch._dynamo.reset()

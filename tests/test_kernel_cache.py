@@ -359,7 +359,7 @@ def test_what_is_compiled_into_a_kernel_stands_in_its_file_or_the_folder():
     """The digest in a file's name does not cover what else the kernel's file imports."""
     users = [file for file in PACKAGE.rglob("*.py") if "@kernel(" in file.read_text()]
     assert {file.name for file in users} >= {"softmax.py", "sigmoid.py", "soft.py", "ordered.py", "boxes.py"}
-    assert {file.parent.name for file in users} == {"numba", "experiments"}
+    assert {file.parent.name for file in users} == {"numba", "boxes"}
     pasted = {FOLDER / f"{name}.py" for name in ("arithmetic", "compiler", "curves", "pixels")}
     for file in {*users} | pasted:
         for node in ast.walk(ast.parse(file.read_text())):
@@ -417,7 +417,7 @@ def python(program: str, *arguments: str, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, env=environment(**more), stdout=-1, stderr=-1, text=True)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # the next test says the same of smaller kernels, in a third of the time
 def test_the_second_process_compiles_nothing(tmp_path):
     shutil.copytree(PACKAGE, tmp_path / "site" / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "temporary").mkdir()

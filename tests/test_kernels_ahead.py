@@ -21,7 +21,7 @@ PACKAGE = Path(lossmith.__file__).parent
 @pytest.fixture(scope="module")
 def targets(pytestconfig: pytest.Config) -> list[str]:
     """All with `make test-all`; one of them else, which takes a third of the time."""
-    return list(kernels_ahead.TARGETS) if pytestconfig.getoption("--all-engines") else ["90"]
+    return list(kernels_ahead.TARGETS) if pytestconfig.getoption("--thorough") else ["90"]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def compiled(targets: list[str], pytestconfig: pytest.Config) -> list[dict[str, 
     mine = {name: value for name, value in os.environ.items() if not name.startswith("TRITON_")}
     mine["PYTHONPATH"] = str(PACKAGE.parent)
     command = [sys.executable, kernels_ahead.__file__, "--json", "--processes", "2", "--targets", *targets]
-    command += [] if pytestconfig.getoption("--all-engines") else ["--once"]
+    command += [] if pytestconfig.getoption("--thorough") else ["--once"]
     process = subprocess.run(command, env=mine, capture_output=True, text=True, timeout=900)
     assert process.stdout, process.stderr
     return json.loads(process.stdout)

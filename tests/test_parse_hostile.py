@@ -19,6 +19,7 @@ WORDS = sorted(
     | {
         *names.ALIASES,
         "ramp",
+        "@paper",
         "start",
         "step",
         "stop",
@@ -61,6 +62,8 @@ VALID = (
     "(1 - ramp(start=0, step=0.01, stop=1, name='a'))*gdl + ramp(start=0, step=0.01, stop=1, name='a')*boundary",
     "nonadjacency(forbidden=[[0, 1], [1, 0]], window=3)",
     "qfl + 2*giou + 0.25*dfl",
+    "focal@paper + 0.5*tversky@paper(smooth=1) - dice @ paper",
+    "gfl@paper(box=ciou@paper)",
 )
 
 

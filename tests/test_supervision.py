@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import lossmith as ls
 from lossmith.losses.dense import Dense
-from lossmith.supervision import DeepSupervision, _sampled
+from lossmith.supervision import DeepSupervision, sampled
 
 SPACES = [((12,), (6,), (5,)), ((8, 12), (4, 6), (3, 2)), ((8, 4, 6), (4, 4, 3), (2, 1, 1))]
 LOSS = ls.DiceLoss(ignore_index=255) + 0.5 * ls.FocalLoss(ignore_index=255)
@@ -86,10 +86,10 @@ def test_one_head_is_the_loss_itself():
 def test_sampling_is_exact_and_torchs_nearest_exact(old):
     x = torch.arange(2 * old).reshape(2, old)
     for new in range(1, 17):
-        sampled = _sampled(x, torch.Size([new]))
-        assert torch.equal(sampled, at_centres(x, (new,)))
+        found = sampled(x, torch.Size([new]))
+        assert torch.equal(found, at_centres(x, (new,)))
         if old % new == 0 or new % old == 0:  # elsewhere torch's float arithmetic may fall off an exact centre
-            assert torch.equal(sampled, F.interpolate(x[:, None].double(), (new,), mode="nearest-exact")[:, 0].long())
+            assert torch.equal(found, F.interpolate(x[:, None].double(), (new,), mode="nearest-exact")[:, 0].long())
 
 
 @pytest.mark.parametrize(
@@ -98,15 +98,15 @@ def test_sampling_is_exact_and_torchs_nearest_exact(old):
 def test_labels_of_any_type_stay_what_they_are(kind):
     x = torch.randint(0, 2, (2, 6, 8)).to(kind)
     before = x.clone()
-    assert _sampled(x, torch.Size([3, 4])).dtype == kind
-    assert torch.equal(_sampled(x, torch.Size([3, 4])), x[:, 1::2, 1::2])
+    assert sampled(x, torch.Size([3, 4])).dtype == kind
+    assert torch.equal(sampled(x, torch.Size([3, 4])), x[:, 1::2, 1::2])
     assert torch.equal(x, before)
-    assert _sampled(x, torch.Size([6, 8])) is x
+    assert sampled(x, torch.Size([6, 8])) is x
 
 
 def test_large_labels_make_no_round_trip_through_float():
     x = torch.tensor([[2**53 + 1, 2**62 + 3]])
-    assert _sampled(x, torch.Size([1])).tolist() == [[2**62 + 3]]
+    assert sampled(x, torch.Size([1])).tolist() == [[2**62 + 3]]
 
 
 @pytest.mark.parametrize("space", SPACES, ids=str)

@@ -303,6 +303,7 @@ def boxes_in(fmt: str, values: Tensor) -> Tensor:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MONAI about itself
 @by_pair
 @pytest.mark.parametrize("wrap", [lambda x: x.as_subclass(Annotated), MetaTensor], ids=["subclass", "MetaTensor"])
+@pytest.mark.one_in(3)
 def test_metadata_changes_nothing(row, task, wrap):
     """The kernels serve as before, and the gradient arrives where it belongs."""
     build, inputs, given = arguments(row, task)

@@ -9,11 +9,15 @@
 
 import sys as _sys
 from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from . import box, distance, weighting
 from .accumulation import accumulate
 from .box import hard_examples
+from .check import check
 from .engine import use_engine
+from .explanation import explain
 from .loss import Loss, Sum
 from .losses.box import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss, SIoULoss
 from .losses.distribution import DistributionFocalLoss, QualityFocalLoss, VarifocalLoss, generalized_focal, integral
@@ -52,6 +56,9 @@ from .losses.sum import ComboLoss, DiceCELoss, DiceFocalLoss, ExpLogLoss, Unifie
 from .names import catalogue, parse
 from .schedule import ramp
 from .supervision import DeepSupervision
+
+if _TYPE_CHECKING:
+    from .lab.plot import plot
 
 __all__ = [
     "ActiveContourLoss",
@@ -108,15 +115,18 @@ __all__ = [
     "accumulate",
     "box",
     "catalogue",
+    "check",
     "cross_entropy",
     "distance",
     "entropy",
+    "explain",
     "generalized_focal",
     "hard_examples",
     "information",
     "integral",
     "kl_divergence",
     "parse",
+    "plot",
     "ramp",
     "use_engine",
     "weighting",
@@ -142,3 +152,10 @@ for _old, _new in _MOVED.items():
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def __getattr__(name: str) -> _Any:
+    """`plot` is the lab's: who only trains does not import it."""
+    if name == "plot":
+        return _import_module(".lab.plot", __name__).plot
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

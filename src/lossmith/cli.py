@@ -15,6 +15,9 @@ def main(arguments: list[str] | None = None) -> int:
         from lossmith.lab import UserError
         from lossmith.lab.commands import app
         from lossmith.lab.commands.terminal import Interrupted, printable
+    except KeyboardInterrupt:  # imports take a second
+        _fail("stopped")
+        return _INTERRUPTED
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in ("typer", "rich"):
             raise

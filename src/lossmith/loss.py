@@ -18,6 +18,7 @@ from .engine.contract import Want
 from .engine.images import Count, Images, Split, alone, bind, mean, together
 from .engine.processes import Gradient, Group
 from .inputs.call import by_slot, returned, unwrapped
+from .papers import stated
 from .plan import Plan
 from .schedule import Ramp, Schedule, Weight, leave_out_ramps, named, names_of_shared, number, product, weighed
 from .settings import Settings, changes
@@ -31,7 +32,7 @@ SEES_A_BATCH = {"value", "_value", "class_losses", "groups", "pixels", "chosen",
 class Loss(Settings):
     """Base of all losses: a module that is called with logits and a target.
 
-    A loss that users can name says `name`, `range` and `paper`, declares what it needs of the engine in `wants`, and
+    A loss that users can name says `name`, `range` and `source`, declares what it needs of the engine in `wants`, and
     turns a `Batch` into a value in `value`. Its family does the rest. Losses add up: `dice + 0.5 * focal` is a loss
     that reads the logits once.
 
@@ -57,7 +58,7 @@ class Loss(Settings):
     name: ClassVar[str]
     family: ClassVar[str]
     range: ClassVar[tuple[float, float]]
-    paper: ClassVar[str] = ""
+    source: ClassVar[str] = ""  # the paper that it is of
     slot: ClassVar[str] = "score"  # what the input is called when a sum reads several
     inputs: ClassVar[Callable[..., Any]]  # what reads the input: of a reading, the input, the target and keywords
     needs: ClassVar[str] = "another kind of input"  # in words, what it reads instead of logits and labels; "" for none
@@ -78,10 +79,22 @@ class Loss(Settings):
         if SEES_A_BATCH & vars(cls).keys() and "splits" not in vars(cls):
             cls.splits = frozenset()  # whether what it makes of a batch is that of all images, its author has to say
         cls.counts = cls.counts.intersection(cls.fields)
+        if isinstance(vars(cls).get("paper"), str):  # what `source` was called before there was `paper()`
+            cls.source = vars(cls)["paper"]
+            delattr(cls, "paper")
         if "name" in vars(cls):
             CATALOGUE[cls.name] = cls
         else:
             cls.name = part or cls.__name__  # part of a recipe, a family, or a loss that only its own code uses
+
+    @classmethod
+    def paper(cls, **settings: Any) -> Self:
+        """The loss as its paper has it, by `lossmith.papers`, and changes by name: `FocalLoss.paper(ignore_index=255)`.
+
+        Raises:
+            ValueError: no settings of a paper are known.
+        """
+        return cls(**{**stated(cls.name, cls.__name__), **settings})
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
@@ -147,10 +160,11 @@ class Loss(Settings):
             values.append(term.value(batches[term.slot]) if value is None else value)
 
         def named(values: list[Tensor]) -> dict[str, Tensor]:
-            out: dict[str, Tensor] = {}
-            for (weight, term), value in zip(plan.terms, values, strict=True):
-                out[_fresh(term.name, out)] = returned(weighed(weight, value), inputs, call, term.slot).detach()
-            return out
+            weighted = zip(plan.names, plan.terms, values, strict=True)
+            return {
+                name: returned(weighed(weight, value), inputs, call, term.slot).detach()
+                for name, (weight, term), value in weighted
+            }
 
         return bind(together(values), named)
 
@@ -383,11 +397,3 @@ def _summed(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tenso
         total = part if total is None else total + part
     assert total is not None
     return total
-
-
-def _fresh(name: str, taken: dict[str, Any]) -> str:
-    """The name, or name_2, name_3 ... if it is taken."""
-    fresh, number = name, 2
-    while fresh in taken:
-        fresh, number = f"{name}_{number}", number + 1
-    return fresh

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 from .loss import CATALOGUE, Loss, Sum
 from .losses.dense import Dense
 from .losses.region import RegionLoss
+from .papers import stated
 from .schedule import Schedule, Weight, ramp
 from .settings import nearest
 
@@ -36,19 +37,22 @@ def catalogue() -> list[Row]:
     ['lovasz', 'lovasz_hinge']
     """
     return [
-        Row(
-            name, cls, cls.family, dict(cls.fields), cls.range, cls.paper, (cls.__doc__ or name).strip().splitlines()[0]
-        )
+        Row(name, cls, cls.family, dict(cls.fields), cls.range, cls.source, _summary(cls))
         for name, cls in CATALOGUE.items()
     ]
+
+
+def _summary(cls: type[Loss]) -> str:
+    return (cls.__doc__ or cls.name).strip().splitlines()[0]
 
 
 def parse(text: str, **shared: Any) -> Loss:
     """The loss that a text describes.
 
-    Names or class names, calls with keyword settings (numbers, strings, lists, none, true, false), numbers, `+`, `-`,
-    `*`, parentheses, and `ramp(start=..., step=..., stop=...)` as a weight; ramps of one `name='a'` are one ramp. The
-    repr of a loss reads back. Nothing is evaluated. A text has at most 100,000 characters, 1,000 losses, 64 levels.
+    Names or class names, calls with keyword settings (numbers, strings, lists, none, true, false), `@paper` behind a
+    name for the settings of its paper (see `Loss.paper`), numbers, `+`, `-`, `*`, parentheses, and
+    `ramp(start=..., step=..., stop=...)` as a weight; ramps of one `name='a'` are one ramp. The repr of a loss reads
+    back. Nothing is evaluated. A text has at most 100,000 characters, 1,000 losses, 64 levels.
 
     Args:
         text: for example "dice + 0.5*focal(gamma=2)".
@@ -60,6 +64,8 @@ def parse(text: str, **shared: Any) -> Loss:
 
     >>> parse("dice + 0.5*focal(gamma=3)", ignore_index=255)
     DiceLoss(ignore_index=255) + 0.5 * FocalLoss(gamma=3, ignore_index=255)
+    >>> parse("focal@paper(gamma=3) + tversky@paper")
+    FocalLoss(gamma=3, alpha=0.25) + TverskyLoss(smooth=0.0)
     """
     if not isinstance(text, str):
         raise TypeError(f"parse reads a text such as 'dice + ce', got {type(text).__name__}")
@@ -74,7 +80,7 @@ def parse(text: str, **shared: Any) -> Loss:
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<string>'[^']*'|\"[^\"]*\")"
-    r"|(?P<sign>[-+*(),=\[\]]))"
+    r"|(?P<sign>[-+*(),=@\[\]]))"
 )
 
 
@@ -225,6 +231,7 @@ class _Parser:
         return known
 
     def _loss(self, word: str, position: int) -> Loss:
+        as_in_paper = self._peek() == "@" and self._paper()
         settings = self._settings() if self._peek() == "(" else {}
         cls = _known(word)
         if cls is None:
@@ -234,9 +241,17 @@ class _Parser:
             self._fail(position, f"too many losses: at most {_MOST_LOSSES:,}")
         extra = {k: v for k, v in self.shared.items() if k in cls.keywords}
         try:
-            return cls(**{**extra, **settings})
+            return cls(**{**extra, **(stated(cls.name, cls.__name__) if as_in_paper else {}), **settings})
         except (TypeError, ValueError) as error:
             self._refused(error, position)
+
+    def _paper(self) -> bool:
+        """Reads the `@paper` behind a loss."""
+        self._expect("@")
+        _, word, position = self._next()
+        if word != "paper":
+            self._fail(position, "behind '@' stands 'paper', for the settings of the paper: focal@paper")
+        return True
 
     def _settings(self) -> dict[str, Any]:
         self._deeper(self._expect("("))

@@ -17,6 +17,7 @@ class Plan(NamedTuple):
     changes: int  # when it was made
     who: str
     terms: list[tuple[Any, Any]]  # the weights and the losses
+    names: list[str]  # of the terms: dice, ce, ce_2, ...
     addends: list[tuple[str, Any]]  # with its `slot_of_sum`, whose input has to suit it
     slots: dict[str, tuple[Callable[..., Any], Any, frozenset[str]]]  # what reads it, what for, and its keywords
     takes: frozenset[str]
@@ -50,8 +51,19 @@ class Plan(NamedTuple):
         formats = frozenset(term.settings()["fmt"] for _, term in terms if "fmt" in term.fields)
         takes = frozenset().union(*(term.takes for _, term in terms))
         addends = [(addend.slot_of_sum, addend) for _, addend in loss.addends]
-        return cls(changes(), who, terms, addends, slots, takes, formats, processes, split)
+        return cls(changes(), who, terms, _names(terms), addends, slots, takes, formats, processes, split)
 
     def settled(self, value: Any) -> Any:
         """A value with all that it asks of others answered."""
         return value if self.processes is None else self.processes.settled(value, self.who)
+
+
+def _names(terms: list[tuple[Any, Any]]) -> list[str]:
+    """What the terms are called: name, name_2, name_3, ..."""
+    taken: list[str] = []
+    for _, term in terms:
+        fresh, number = term.name, 2
+        while fresh in taken:
+            fresh, number = f"{term.name}_{number}", number + 1
+        taken.append(fresh)
+    return taken

@@ -132,13 +132,13 @@ class DeepSupervision(nn.Module):
         for head, (weight, logits) in enumerate(zip(weights, outputs, strict=True)):
             if weight > 0:
                 size = logits.shape[2:]
-                options = call | {k: _sampled(v, size) for k, v in maps.items()} | {k: v[head] for k, v in own.items()}
+                options = call | {k: sampled(v, size) for k, v in maps.items()} | {k: v[head] for k, v in own.items()}
                 if targets is not None:
                     inputs: tuple[Any, ...] = (logits, targets[head])
                 elif target is None:
                     inputs = (logits,)
                 else:
-                    inputs = (logits, _sampled(target, size) if _has_axes(target, axes) else target)
+                    inputs = (logits, sampled(target, size) if _has_axes(target, axes) else target)
                 yield head, weight / sum(weights), inputs, options
 
     def __repr__(self) -> str:
@@ -172,7 +172,7 @@ def _space(x: Tensor, axes: int) -> tuple[int, ...]:
     return tuple(x.shape[x.ndim - axes :])
 
 
-def _sampled(x: Tensor, size: torch.Size) -> Tensor:
+def sampled(x: Tensor, size: torch.Size) -> Tensor:
     """The last axes of x at another size, each read at the pixels that the centres of the new pixels fall into."""
     for axis, n in enumerate(size, start=x.ndim - len(size)):
         m = x.shape[axis]

@@ -10,7 +10,7 @@ from discs import make_folder
 
 from lossmith.cli import main
 from lossmith.lab.data.labelled import Data, read_pixels
-from lossmith.lab.experiments import box_regression
+from lossmith.lab.experiments.boxes import walk as box_regression
 from lossmith.lab.run import comparison
 from lossmith.lab.settings import RunSettings
 
@@ -42,7 +42,7 @@ def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
         if command[0] == "compare":
             command += [] if "--loss" in command else ["--loss", "focal + giou" if "crowns" in command[1] else "ce"]
             command += [] if "--out" in command else ["--out", str(tmp_path / "out")]
-            command += ["--device", "cpu"]
+            command += [] if "--device" in command else ["--device", "cpu"]
         try:
             code = main(command)
         except Reached:

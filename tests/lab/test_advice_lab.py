@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from lossmith.lab import UserError
 from lossmith.lab.commands import catalogue
 from lossmith.lab.data import builtin
 from lossmith.lab.data.sets import BuiltIn, Debian, Read
-from lossmith.lab.experiments import box_regression
+from lossmith.lab.experiments.boxes import walk as box_regression
 from lossmith.lab.run import comparison
 from lossmith.lab.run.records import opened
 from lossmith.lab.run.snapshot import Snapshot
@@ -65,6 +66,36 @@ def test_a_spacing_that_plot_cannot_draw(tmp_path: Path, said: Said) -> None:
     found = re.search(r"; write (spacing=.*)$", said("plot", "boundary(spacing=[1, 2, 3])", "--out", page))
     assert found is not None
     assert main(["plot", f"boundary({found[1]})", "--out", page]) == 0
+
+
+@follows("give --device auto")
+def test_a_device_that_is_not_here(discs: Path, said: Said) -> None:
+    assert said("compare", discs, "--device", "tpu").endswith("; give --device auto")
+    assert said("compare", discs, "--device", "auto") == ""
+
+
+@follows("choose one of them")
+def test_a_file_that_plot_does_not_write(tmp_path: Path, said: Said) -> None:
+    found = re.search(r"ends in none of (.*) and (.*); choose one of them$", said("plot", "l1", "--out", "l1.pdf"))
+    assert found is not None
+    for suffix in (*found[1].split(", "), found[2]):
+        assert main(["plot", "l1", "--out", str(tmp_path / f"l1{suffix}")]) == 0
+
+
+@follows('give for example plot("dice", "ce")')
+def test_a_plot_of_nothing() -> None:
+    with pytest.raises(ValueError, match=r'give for example plot\("dice", "ce"\)$'):
+        ls.plot()
+    assert ls.plot("dice", "ce", against="size").losses == ["dice", "ce"]
+
+
+@follows('lossmith.plot needs the lab: pip install "lossmith[lab]"')
+def test_a_plot_without_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lossmith.lab.plot.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "lossmith[lab]"')):
+        ls.plot("l1")
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert any(line.startswith("matplotlib") for line in project["optional-dependencies"]["lab"])
 
 
 @follows("give it once, --seeds repeats it")
@@ -315,6 +346,14 @@ def test_settings_that_one_channel_has_no_use_for(row: Any, discs: Path, said: S
 def test_wrong_values_and_types_get_one_line(text: str, discs: Path, boxes: Path, said: Said) -> None:
     assert said("compare", discs, "--loss", text).startswith(f'--loss "{text}" (multiclass task): ')
     assert said("compare", boxes, "--loss", f"{text} + giou").startswith(f'--loss "{text} + giou" (boxes): ')
+
+
+@follows("settings of the loss are name=value")
+def test_settings_of_a_loss_that_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", "torch.nn:CrossEntropyLoss", "--only", "repeatable"]
+    assert main([*words, "0.1"]) == 2
+    assert "0.1: settings of the loss are name=value" in capsys.readouterr().err
+    assert main([*words, "label_smoothing=0.1"]) == 0
 
 
 # --------------------------------------------------------------------------------------------------- the source

@@ -16,9 +16,9 @@ from torch import Tensor
 
 import lossmith
 from lossmith.cli import main
-from lossmith.lab.experiments import box_page
-from lossmith.lab.experiments import box_regression as br
-from lossmith.lab.experiments.box_page import FIGURE
+from lossmith.lab.experiments.boxes import page as box_page
+from lossmith.lab.experiments.boxes import walk as br
+from lossmith.lab.experiments.boxes.page import FIGURE
 
 PIXEL = 0.015  # four pixels of the figure, whose lines are ten wide
 
@@ -236,17 +236,23 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
     captured = capsys.readouterr()
     assert captured.err == ""
     found = json.loads(captured.out)
-    assert set(found) == {"form", "totals"}
+    assert set(found) >= {"claim", "verdict", "sentence", "figures", "data", "form", "totals"}
     assert found["form"] == "published"
     assert list(found["totals"]) == list(br.LOSSES)
     assert {len(totals) for totals in found["totals"].values()} == {200}
     assert 4e6 < found["totals"]["iou"][0] < 9e6  # of 1,715,000 cases, not of 30 · 343
+    assert found["data"]["points"] == 30  # what is judged is what was asked for
+    assert set(found["data"]["runs"]) == {"published"}
+    assert found["sentence"].startswith("With the script's gradients")
     assert main(command("--form", "published", "--json", "--seed", "1")) == 0
-    assert json.loads(capsys.readouterr().out) != found
+    other = json.loads(capsys.readouterr().out)
+    assert other["totals"] != found["totals"]
+    assert other["sentence"] != found["sentence"]
     assert not list(tmp_path.iterdir())
     assert main(command("--json")) == 0
     both = json.loads(capsys.readouterr().out)
     assert both["form"] == "both"
+    assert set(both["data"]["runs"]) == {"published", "true"}
     assert both["totals"]["published"] == found["totals"]
     assert both["totals"]["true"]["eiou"] == found["totals"]["eiou"]
     assert both["totals"]["true"]["giou"] != found["totals"]["giou"]
@@ -258,6 +264,7 @@ def test_json(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
         (["--points", "0"], "--points"),
         (["--form", "false"], "--form"),
         (["--seed", "-1"], "--seed"),
+        (["--points", "30", "--fast"], "--points and --fast: give one of them"),
         (["--out", "no/where/page.html"], "--out no/where/page.html: cannot be written (No such file or directory)"),
         (["--out", "."], "--out .: is a folder"),
         (["--unknown"], "--unknown"),
@@ -292,6 +299,8 @@ def test_ctrl_c_keeps_what_is_done(
     else:
         assert said == f"lossmith: stopped after 50 of 90 anchor points; {page} shows what is done\n"
         assert "Stopped after 50 of 90 anchor points" in body(page)
+        assert main(["lab", "box-regression", "--points", "90", "--form", "true", "--json"]) == 130
+        assert json.loads(capsys.readouterr().out)["data"]["points"] == 50  # nothing is simulated once more
 
 
 def test_ctrl_c_among_the_deviations(
@@ -315,10 +324,10 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     """A file where each folder would be: numba's own cache raises at import then."""
     package = Path(lossmith.__file__).parent
     copy = shutil.copytree(package, tmp_path / "lossmith", ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / "lab" / "experiments" / "__pycache__").touch()
-    program = "from lossmith.lab.experiments import box_regression as br; print(br._clip(-3.0), br.__file__)"
+    (copy / "lab" / "experiments" / "boxes" / "__pycache__").touch()
+    program = "from lossmith.lab.experiments.boxes import walk as br; print(br._clip(-3.0), br.__file__)"
     blocked = {"HOME": str(copy / "cli.py"), "XDG_CACHE_HOME": str(copy / "cli.py"), "PYTHONPATH": str(tmp_path)}
     mine = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"} | blocked
     done = subprocess.run([sys.executable, "-c", program], env=mine, capture_output=True, text=True, check=False)
     assert done.stderr == ""
-    assert done.stdout == f"-1.0 {copy / 'lab' / 'experiments' / 'box_regression.py'}\n"
+    assert done.stdout == f"-1.0 {copy / 'lab' / 'experiments' / 'boxes' / 'walk.py'}\n"

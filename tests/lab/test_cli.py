@@ -1,11 +1,13 @@
 """The command line: output for people, JSON for machines, and one line and exit code 2 for what the user can mend."""
 
 import json
+import re
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -71,6 +73,17 @@ def test_ctrl_c(
     assert "Unfinished" not in (tmp_path / "report.html").read_text()
 
 
+def test_ctrl_c_while_the_lab_is_imported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Slow(ModuleType):
+        @property
+        def app(self) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "lossmith.lab.commands", Slow("commands"))
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "lossmith: stopped\n"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -81,8 +94,7 @@ def test_ctrl_c(
         ({"--lr": "fast"}, "--lr fast: must be a positive number, or auto"),
         ({"--budget": "soon"}, "--budget soon: write a number and s, m or h, for example 20m"),
         ({"--budget": "0m"}, "--budget 0m: write a number"),
-        ({"--device": "abacus"}, "--device abacus"),
-        ({"--device": "cuda"}, "--device cuda"),
+        ({"--device": "abacus"}, "--device abacus: not on this machine, which has cpu"),
         ({"--seeds": "0"}, "--seeds"),
         ({"--task": "regression"}, "--task"),
         ({"--out": "/dev/null/out"}, "cannot be written to"),
@@ -127,6 +139,11 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     row = json.loads(capsys.readouterr().out)
     assert row["fields"]["gamma"] == 2.0
     assert row["range"] == [0.0, None]
+    assert row["as_in_paper"]["settings"] == {"gamma": 2.0, "alpha": 0.25}
+    assert re.search(r"alpha +None +0\.25", printed)
+    assert "@paper    Lin et al. 2017, section 5.1 and table 1b; of one channel" in printed
+    assert main(["show", "huber"]) == 0
+    assert "@paper    Huber 1964 leaves δ open" in capsys.readouterr().out
 
 
 def test_show_knows_aliases(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ ROWS = ls.catalogue()
 PICTURED = [row.name for row in ROWS if row.family not in KIND]
 
 
+@cache
 def drawn(text: str) -> curves.Drawn:
     (only,) = curves.draw(text).values()
     return only
@@ -26,52 +28,52 @@ def drawn(text: str) -> curves.Drawn:
 def test_every_loss_is_drawn_on_what_it_reads(row: ls.names.Row) -> None:
     one = drawn(row.name)
     line = one.curve
-    assert one.canvas.name == ("edge" if row.name == "dfl" else KIND.get(row.family, "picture"))
-    assert len(line.x) == len(line.value) == len(line.gradient) > 80
-    assert all(math.isfinite(v) for v in line.value + line.gradient)
+    assert one.axis.kind == ("edge" if row.name == "dfl" else KIND.get(row.family, "picture"))
+    assert len(line.x) == len(line.lines["value"]) == len(line.lines["gradient"]) > 80
+    assert all(math.isfinite(v) for v in line.lines["value"] + line.lines["gradient"])
     if row.name == "boundary_f1":  # what counts is how certainty changes between neighbours: the same at both ends
-        assert max(line.gradient) > 0.1
+        assert max(line.lines["gradient"]) > 0.1
     else:
-        assert max(line.value) - min(line.value) > 0.1
-    if one.canvas.name != "picture":  # best where the prediction is the target
-        best = line.x[line.value.index(min(line.value))]
-        assert best == pytest.approx({"box": 0, "residual": 0, "score": 0.7, "edge": 3.7}[one.canvas.name], abs=0.02)
+        assert max(line.lines["value"]) - min(line.lines["value"]) > 0.1
+    if one.axis.kind != "picture":  # best where the prediction is the target
+        best = line.x[line.lines["value"].index(min(line.lines["value"]))]
+        assert best == pytest.approx({"box": 0, "residual": 0, "score": 0.7, "edge": 3.7}[one.axis.kind], abs=0.02)
     elif row.name == "entropy":  # what counts is certainty
-        assert line.value[40] > 10 * line.value[-1]
+        assert line.lines["value"][40] > 10 * line.lines["value"][-1]
     elif row.name != "boundary_f1":
-        assert line.value[-1] < line.value[0]
+        assert line.lines["value"][-1] < line.lines["value"][0]
 
 
 @pytest.mark.parametrize("name", [n for n in PICTURED if n not in ("lovasz_hinge", "dice2", "nonadjacency")])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_every_picture_of_several_classes(name: str, classes: int) -> None:
     curve = curves.sample(ls.parse(name, task="multiclass"), classes)
-    assert all(math.isfinite(v) for v in curve.value + curve.gradient)
-    assert len(curve.q) == len(curve.value) == len(curve.foreground)
+    assert all(math.isfinite(v) for v in curve.lines["value"] + curve.lines["gradient"])
+    assert len(curve.x) == len(curve.lines["value"]) == len(curve.lines["foreground"])
     if name in ("entropy", "boundary_f1"):  # what counts for them is certainty, and how it changes between neighbours
-        assert curve.value[-1] <= curve.value[0] + 1e-3
+        assert curve.lines["value"][-1] <= curve.lines["value"][0] + 1e-3
     else:
-        assert curve.value[-1] < curve.value[0]
+        assert curve.lines["value"][-1] < curve.lines["value"][0]
 
 
 def test_cross_entropy_by_hand() -> None:
     curve = curves.sample(ls.parse("ce"))
-    assert curve.value == pytest.approx([-math.log(q) for q in curve.q], rel=1e-3, abs=1e-6)
-    assert curve.gradient == pytest.approx([1 - q for q in curve.q], rel=1e-2, abs=1e-6)
-    assert curve.foreground_pixels == 1 / 16
-    assert curve.foreground == pytest.approx([1 / 16] * len(curve.q), rel=1e-3)
+    assert curve.lines["value"] == pytest.approx([-math.log(q) for q in curve.x], rel=1e-3, abs=1e-6)
+    assert curve.lines["gradient"] == pytest.approx([1 - q for q in curve.x], rel=1e-2, abs=1e-6)
+    assert set(curve.pixels) == {1 / 16}
+    assert curve.lines["foreground"] == pytest.approx([1 / 16] * len(curve.x), rel=1e-3)
 
 
 def test_multiclass_probabilities() -> None:
     curve = curves.sample(ls.parse("ce"), classes=5)
-    assert curve.value[40] == pytest.approx(-math.log(curve.q[40]), rel=1e-4)
+    assert curve.lines["value"][40] == pytest.approx(-math.log(curve.x[40]), rel=1e-4)
 
 
 def test_multilabel_probabilities() -> None:
     """Each channel gives its true answer the probability q."""
     one = drawn("ce(task='multilabel', class_weight=[1,1,1])")
     assert one.note == "3 channels, multilabel"
-    assert one.curve.value == pytest.approx([-math.log(q) for q in one.curve.x], rel=1e-3, abs=1e-6)
+    assert one.curve.lines["value"] == pytest.approx([-math.log(q) for q in one.curve.x], rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize("fmt", ["xyxy", "xywh", "cxcywh"])
@@ -79,27 +81,31 @@ def test_a_box_slides_by_its_widths(fmt: str) -> None:
     """Boxes of one size that overlap by 1 − |s| of their width: IoU (1 − |s|) / (1 + |s|), slope 2 / (1 + |s|)²."""
     line = drawn(f"iou_box(fmt='{fmt}')").curve
     assert (line.x[0], line.x[-1]) == (-2, 2)
-    assert line.value == pytest.approx([1 - max(0, 1 - abs(s)) / (1 + abs(s)) for s in line.x], abs=1e-6)
+    assert line.lines["value"] == pytest.approx([1 - max(0, 1 - abs(s)) / (1 + abs(s)) for s in line.x], abs=1e-6)
     inside = [i for i, s in enumerate(line.x) if 0.01 < s < 0.99]
-    assert [line.gradient[i] for i in inside] == pytest.approx([2 / (1 + line.x[i]) ** 2 for i in inside], rel=1e-4)
+    assert [line.lines["gradient"][i] for i in inside] == pytest.approx(
+        [2 / (1 + line.x[i]) ** 2 for i in inside], rel=1e-4
+    )
 
 
 def test_a_residual_runs_from_minus_3_to_3() -> None:
     line = drawn("huber").curve
     assert (line.x[0], line.x[-1]) == (-3, 3)
-    assert line.value == pytest.approx([r * r / 2 if abs(r) < 1 else abs(r) - 0.5 for r in line.x], abs=1e-6)
-    assert line.gradient == pytest.approx([max(-1, min(1, r)) for r in line.x], abs=1e-6)
+    assert line.lines["value"] == pytest.approx([r * r / 2 if abs(r) < 1 else abs(r) - 0.5 for r in line.x], abs=1e-6)
+    assert line.lines["gradient"] == pytest.approx([max(-1, min(1, r)) for r in line.x], abs=1e-6)
 
 
 def test_a_score_against_its_quality() -> None:
     line = drawn("vfl").curve
-    assert line.value == pytest.approx([0.7 * (-0.7 * math.log(p) - 0.3 * math.log(1 - p)) for p in line.x], rel=1e-4)
-    assert line.gradient == pytest.approx([0.7 * (p - 0.7) for p in line.x], abs=1e-5)
+    assert line.lines["value"] == pytest.approx(
+        [0.7 * (-0.7 * math.log(p) - 0.3 * math.log(1 - p)) for p in line.x], rel=1e-4
+    )
+    assert line.lines["gradient"] == pytest.approx([0.7 * (p - 0.7) for p in line.x], abs=1e-5)
 
 
 def test_generalised_focal_loss_is_its_score_and_a_constant() -> None:
     whole, score = drawn("gfl"), drawn("qfl")
-    rest = [a - b for a, b in zip(whole.curve.value, score.curve.value, strict=True)]
+    rest = [a - b for a, b in zip(whole.curve.lines["value"], score.curve.lines["value"], strict=True)]
     assert rest == pytest.approx([rest[0]] * len(rest), rel=1e-3)
     assert rest[0] > 2 * 0.3  # two times the GIoU loss of a box 0.7 times as wide, and the edges
     assert "IoU 0.7" in whole.note
@@ -128,7 +134,8 @@ def test_generalised_focal_loss_is_its_score_and_a_constant() -> None:
 def test_the_number_of_classes_is_the_settings(text: str, note: str) -> None:
     one = drawn(text)
     assert one.note == note
-    assert (f"{text} ({note})" if note else text) in curve_charts.sections({text: one})
+    (section,) = curve_charts.sections({text: one})
+    assert list(section.chart.legend) == [f"{text} ({note})" if note else text]
 
 
 REFUSED = [
@@ -181,23 +188,25 @@ def test_an_error_speaks_of_what_was_written(
 
 def test_a_sum_over_several_inputs_is_drawn_once_for_each() -> None:
     parts = curves.draw("qfl + 2*giou + 0.25*dfl")
-    assert {name: part.canvas.name for name, part in parts.items()} == {
+    assert {name: part.axis.kind for name, part in parts.items()} == {
         "qfl + 2*giou + 0.25*dfl: score": "score",
         "qfl + 2*giou + 0.25*dfl: box": "box",
         "qfl + 2*giou + 0.25*dfl: edge": "edge",
     }
-    alone = [drawn(name).curve.value for name in ("qfl", "giou", "dfl")]
+    alone = [drawn(name).curve.lines["value"] for name in ("qfl", "giou", "dfl")]
     for part, value, weight in zip(parts.values(), alone, (1, 2, 0.25), strict=True):
-        assert part.curve.value == pytest.approx([weight * v for v in value])
+        assert part.curve.lines["value"] == pytest.approx([weight * v for v in value])
     mixed = curves.draw("focal(alpha=[1,2,3]) + giou")
-    assert [(part.canvas.name, part.note) for part in mixed.values()] == [("picture", "3 classes"), ("box", "")]
+    assert [(part.axis.kind, part.note) for part in mixed.values()] == [("picture", "3 classes"), ("box", "")]
 
 
 def test_losses_on_one_input_share_a_curve() -> None:
     together, box, corners = (drawn(text) for text in ("giou + smooth_l1", "giou", "smooth_l1"))
-    assert together.canvas.name == box.canvas.name == "box"
-    assert corners.canvas.name == "residual"
-    assert together.curve.value[0] == pytest.approx(box.curve.value[0] + 1.5 / 2)  # two corners of four move by 2
+    assert together.axis.kind == box.axis.kind == "box"
+    assert corners.axis.kind == "residual"
+    assert together.curve.lines["value"][0] == pytest.approx(
+        box.curve.lines["value"][0] + 1.5 / 2
+    )  # two corners of four move by 2
 
 
 def test_the_page_has_a_figure_for_each_kind(tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def cluster() -> Iterator[Any]:
     ray = pytest.importorskip("ray", reason=NO_RAY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # Ray's 15 lets its workers starve beside the other tests
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers do not look for modules among tests
         ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
         yield

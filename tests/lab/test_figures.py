@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 import lossmith as ls
+from lossmith.cli import main
 from lossmith.lab.page import charts
 from lossmith.lab.page.examples import tables
 from lossmith.lab.page.figures import markup
@@ -298,3 +300,12 @@ def test_the_hardest_image_stands_first_and_an_empty_one_last() -> None:
     ]
     assert patients["rows"][0] == {"name": "p", "scores": {"dice": pytest.approx((22 / 40 + 14 / 30) / 2)}}
     assert tables(data, [], {}) == []
+
+
+def test_figures_of_an_experiment_beside_its_page(tmp_path: Path) -> None:
+    page = tmp_path / "weights.html"
+    assert main(["lab", "wce-equal-classes", "--fast", "--figures", "svg", "--out", str(page)]) == 0
+    (figure,) = (tmp_path / "weights-figures").iterdir()
+    assert figure.name == "rest_and_weights.svg"
+    assert "<svg" in figure.read_text(encoding="utf-8")
+    assert page.is_file()

@@ -16,7 +16,7 @@ SMALL = ["--crop", "32", "--batch", "2", "--device", "cpu"]
 
 
 def compare(folder: Path, out: Path, *losses: str, steps: int = 4, seeds: int = 2) -> None:
-    words = [str(folder), *SMALL, "--steps", str(steps), "--seeds", str(seeds), "--out", str(out)]
+    words = [str(folder), *SMALL, "--steps", str(steps), "--seeds", str(seeds), "--keep", "best", "--out", str(out)]
     for loss in losses:
         words += ["--loss", loss]
     assert main(["compare", *words]) == 0
@@ -64,7 +64,9 @@ def test_two_runs_become_one(runs: tuple[Path, Path], tmp_path: Path, capsys: py
     merged = json.loads(capsys.readouterr().out)
     assert merged == results(out)
     assert {(t["loss"], t["seed"]) for t in merged["trials"]} == {("ce", 0), ("ce", 1), ("dice", 0)}
-    assert merged["asked"] == {"losses": ["ce", "dice"], "seeds": 2, "budget": None}
+    assert merged["asked"] == {"losses": ["ce", "dice"], "seeds": 2, "budget": None, "keep": "best"}
+    assert "--keep best" in merged["command"]
+    assert sorted(path.name.split("-")[0] for path in (out / "weights").iterdir()) == ["ce", "dice"]
     assert (merged["finished"], merged["planned"]) == (3, 4)
     assert len(list((out / "predictions").iterdir())) == 3
     assert main(["report", *map(str, runs), "--out", str(out)]) == 0  # again: nothing is there twice

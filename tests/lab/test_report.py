@@ -111,7 +111,7 @@ def test_results_json_holds_the_same(data: Data, settings: RunSettings, tmp_path
 def test_results_json_has_what_the_page_shows(data: Data, settings: RunSettings, tmp_path: Path) -> None:
     make(data, ["ce", "dice + ce"], 2, settings, tmp_path)
     results = json.loads((tmp_path / "results.json").read_text())
-    assert results["asked"] == {"losses": ["ce", "dice + ce"], "seeds": 2, "budget": None}
+    assert results["asked"] == {"losses": ["ce", "dice + ce"], "seeds": 2, "budget": None, "keep": None}
     assert results["rising"].keys() == {"ce", "dice + ce"}
     assert results["more"].keys() == {"text", "minutes", "command"}
     recorded = {t["loss"]: t["gradient"] for t in results["trials"]}

@@ -18,10 +18,12 @@
     say/          what a trial is judged by, never a loss (metrics.py, average_precision.py), and what can be said then:
                   paired differences with intervals (ranking.py), a bootstrap over images or patients (bootstrap.py),
                   which curves still rise (rising.py); the losses themselves, as curves of their value and gradient
-                  (curves.py); what to try (advice.py, suggestions.py)
+                  (curves.py) against an axis (axes.py, points.py); what to try (advice.py, suggestions.py)
+    plot.py       such curves from Python, `lossmith.plot`
     page/         one self-contained HTML file: its templates, pictures; its figures as plain data (panels.py,
                   charts.py), drawn for the page (figures.py), as PNG or SVG (stills.py); what more would cost (more.py)
-    experiments/  the DIoU paper's simulation of box losses
+    experiments/  what the documents claim about losses, a claim a file, found by being there; experiment.py says what
+                  each has to say, page/experiment.py makes its page and the table of all
 
 A new kind of data is one file: kinds/NAME.py with a class that extends `Kind` and an instance of it called KIND. It is
 found by being there. Its methods, each with its reason, are in kind.py; those without a default are
@@ -48,11 +50,11 @@ class UserError(Exception):
     """Something the user can put right. The message is one line that says what is wrong and how to fix it."""
 
 
-_FROM_PYTHON = ("compare", "Metric", "Watcher")
+__all__ = ["Metric", "UserError", "Watcher", "compare"]
 
 
 def __getattr__(name: str) -> _Any:
     """`compare`, `Metric` and `Watcher` come with torch, MONAI and the rest, which nobody needs who wants an error."""
-    if name in _FROM_PYTHON:
+    if name in __all__:
         return getattr(_import_module("lossmith.lab.python"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

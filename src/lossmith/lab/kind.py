@@ -14,7 +14,7 @@ import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.data.faults import Fault
 from lossmith.lab.data.stored import Watch
-from lossmith.lab.say.curves import PictureCurve
+from lossmith.lab.say.curves import Curve
 from lossmith.lab.say.metrics import MetricSet
 from lossmith.lab.say.ranking import LossRanking
 from lossmith.lab.settings import USUAL_RATE, Asked, RunSettings
@@ -163,7 +163,7 @@ class Kind:
         """The headline, and what results.json gets beside the ranking."""
         return ranking.headline, {}
 
-    def curve(self, loss: nn.Module, data: Any, settings: RunSettings) -> PictureCurve | None:
+    def curve(self, loss: nn.Module, data: Any, settings: RunSettings) -> Curve | None:
         """The loss itself, to be drawn; None where there is nothing to draw."""
         return None
 

@@ -159,7 +159,7 @@ class Own(PixelKind):
             self._trivial[held_back] = {"nothing": scores[0], "everything": max(scores[1:])}
         return self._trivial[held_back]
 
-    def curve(self, loss: nn.Module, data: Any, settings: RunSettings) -> curves.PictureCurve | None:
+    def curve(self, loss: nn.Module, data: Any, settings: RunSettings) -> curves.Curve | None:
         return super().curve(loss, data, settings) if isinstance(loss, Loss) else None
 
 

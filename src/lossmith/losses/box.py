@@ -66,7 +66,7 @@ class IoULoss(BoxLoss):
 
     name = "iou_box"
     range = (0.0, 1.0)
-    paper = "Yu et al. 2016, arXiv 1608.01471"
+    source = "Yu et al. 2016, arXiv 1608.01471"
     form: Literal["linear", "log"] = "linear"
 
     def reads(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class GIoULoss(BoxLoss):
 
     name = "giou"
     range = (0.0, 2.0)
-    paper = "Rezatofighi et al. 2019, arXiv 1902.09630"
+    source = "Rezatofighi et al. 2019, arXiv 1902.09630"
 
     def reads(self) -> tuple[str, ...]:
         return ("lack", "spare")
@@ -122,7 +122,7 @@ class DIoULoss(BoxLoss):
 
     name = "diou"
     range = (0.0, 2.0)
-    paper = "Zheng et al. 2020, arXiv 1911.08287"
+    source = "Zheng et al. 2020, arXiv 1911.08287"
 
     def reads(self) -> tuple[str, ...]:
         return ("lack", "drift")
@@ -153,7 +153,7 @@ class CIoULoss(DIoULoss):
 
     name = "ciou"
     range = (0.0, 2.5)
-    paper = "Zheng et al. 2022, arXiv 2005.03572"
+    source = "Zheng et al. 2022, arXiv 2005.03572"
     gate: Fraction | None = None
 
     def reads(self) -> tuple[str, ...]:
@@ -187,7 +187,7 @@ class EIoULoss(DIoULoss):
 
     name = "eiou"
     range = (0.0, 3.25)
-    paper = "Zhang et al. 2022, arXiv 2101.08158"
+    source = "Zhang et al. 2022, arXiv 2101.08158"
     focal: NonNegative = 0.0
 
     def reads(self) -> tuple[str, ...]:
@@ -219,7 +219,7 @@ class SIoULoss(BoxLoss):
 
     name = "siou"
     range = (0.0, 2.025)
-    paper = "Gevorgyan 2022, arXiv 2205.12740"
+    source = "Gevorgyan 2022, arXiv 2205.12740"
     theta: Positive = 4.0
 
     def reads(self) -> tuple[str, ...]:

@@ -64,7 +64,7 @@ class QualityFocalLoss(ScoreLoss):
     """
 
     name = "qfl"
-    paper = "Li et al. 2020, arXiv 2006.04388"
+    source = "Li et al. 2020, arXiv 2006.04388"
     beta: NonNegative = 2.0
 
     def formula(self, said: Answers, y: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class VarifocalLoss(ScoreLoss):
     """
 
     name = "vfl"
-    paper = "Zhang et al. 2021, arXiv 2008.13367"
+    source = "Zhang et al. 2021, arXiv 2008.13367"
     alpha: NonNegative = 0.75
     gamma: NonNegative = 2.0
 
@@ -125,7 +125,7 @@ class DistributionFocalLoss(ElementLoss):
     needs = "the outputs of a detector"
     slot = "edge"
     range = (0.0, math.inf)
-    paper = "Li et al. 2020, arXiv 2006.04388"
+    source = "Li et al. 2020, arXiv 2006.04388"
     inputs: ClassVar[Callable[..., Any]] = EdgePair
 
     def amount(self, given: EdgePair) -> Tensor:

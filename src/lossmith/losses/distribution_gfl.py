@@ -61,7 +61,7 @@ class GeneralizedFocalLoss(Loss):
     family = "distribution"
     needs = "the outputs of a detector"
     range = (0.0, math.inf)
-    paper = "Li et al. 2020, arXiv 2006.04388"
+    source = "Li et al. 2020, arXiv 2006.04388"
     takes: ClassVar[frozenset[str]] = frozenset({"weight", "denominator"})
     without: ClassVar[dict[str, str]] = {"reduction": "it is one number over normalisers of its own"}
     box_weight: NonNegative = 2.0

@@ -54,7 +54,7 @@ class ActiveContourLoss(ClassLoss):
     spatial = True
     splits = frozenset({"images"})
     range = (0.0, 1.0 + math.sqrt(3.0) + 1e-8)
-    paper = "Chen et al. 2019, CVPR"
+    source = "Chen et al. 2019, CVPR"
     without: ClassVar[dict[str, str]] = {"per_image": "a contour belongs to one image"}
     region_weight: NonNegative = 1.0
     inside_weight: NonNegative = 1.0
@@ -121,7 +121,7 @@ class BoundaryF1Loss(ClassLoss):
     spatial = True
     splits = frozenset({"images"})
     range = (0.0, 1.0)
-    paper = "Bokhovkin & Burnaev 2019, arXiv 1905.07852"
+    source = "Bokhovkin & Burnaev 2019, arXiv 1905.07852"
     without: ClassVar[dict[str, str]] = {
         "per_image": "a boundary belongs to one image",
         "absent": "a class without a boundary in the target always leaves the mean",
@@ -197,7 +197,7 @@ class NonAdjacencyLoss(Dense):
     splits = frozenset({"images"})
     counts: ClassVar[frozenset[str]] = frozenset({"forbidden"})
     range = (0.0, 1.0)
-    paper = "Ganaye et al. 2018, MICCAI"
+    source = "Ganaye et al. 2018, MICCAI"
     target = "none"
     sees_ignored = True
     takes: ClassVar[frozenset[str]] = Dense.takes

@@ -115,7 +115,7 @@ class KLDivergenceLoss(InformationLoss):
     """
 
     name = "kl"
-    paper = "Kullback & Leibler 1951"
+    source = "Kullback & Leibler 1951"
     assumes: ClassVar[Task | None] = "multiclass"
     without: ClassVar[dict[str, str]] = {"class_weight": "weighted, it is neither >= 0 nor lowest where p = r"}
 
@@ -154,7 +154,7 @@ class EntropyLoss(InformationLoss):
 
     name = "entropy"
     splits = frozenset({"images", "space"})
-    paper = "Shannon 1948; Grandvalet & Bengio 2004"
+    source = "Shannon 1948; Grandvalet & Bengio 2004"
     target = "none"
     without: ClassVar[dict[str, str]] = {"class_weight": "it does not look at labels"}
 

@@ -77,7 +77,7 @@ class BoundaryLoss(MapLoss):
 
     name = "boundary"
     range = (-math.inf, math.inf)
-    paper = "Kervadec et al. 2019, arXiv 1812.07032"
+    source = "Kervadec et al. 2019, arXiv 1812.07032"
     symmetric: bool = False
     spacing: Spacing | None = None
     shifted: bool = False
@@ -118,7 +118,7 @@ class HausdorffDTLoss(MapLoss):
 
     name = "hausdorff"
     range = (0.0, math.inf)
-    paper = "Karimi & Salcudean 2019, arXiv 1904.10030"
+    source = "Karimi & Salcudean 2019, arXiv 1904.10030"
     alpha: NonNegative = 2.0
     one_sided: bool = False
     spacing: Spacing | None = None

@@ -174,7 +174,7 @@ class CrossEntropyLoss(PixelLoss):
 
     name = "ce"
     range = (0.0, math.inf)
-    paper = "Good 1952; label smoothing: Szegedy et al. 2016"
+    source = "Good 1952; label smoothing: Szegedy et al. 2016"
     label_smoothing: Fraction = 0.0
     pos_weight: PositiveWeight = None
 
@@ -223,7 +223,7 @@ class FocalLoss(PixelLoss):
 
     name = "focal"
     range = (0.0, math.inf)
-    paper = "Lin et al. 2017, arXiv 1708.02002"
+    source = "Lin et al. 2017, arXiv 1708.02002"
     gamma: NonNegative = 2.0
     alpha: Fraction | Tensor | None = None
 
@@ -268,7 +268,7 @@ class PowerCrossEntropyLoss(PixelLoss):
 
     name = "power_ce"
     range = (0.0, math.inf)
-    paper = "Wong et al. 2018, arXiv 1809.00076"
+    source = "Wong et al. 2018, arXiv 1809.00076"
     without: ClassVar[dict[str, str]] = {"class_weight": "it weights labels by their frequency"}
     exponent: Positive = 0.3
     frequencies: Tensor | None = None
@@ -319,7 +319,7 @@ class ConservativeLoss(PixelLoss):
 
     name = "conservative"
     range = (-math.inf, math.inf)
-    paper = "Zhu et al. 2018, arXiv 1809.00903 (our reading)"
+    source = "Zhu et al. 2018, arXiv 1809.00903 (our reading)"
     lam: NonNegative = 5.0
     base: AboveOne = math.e
     form: Literal["abs", "signed"] = "abs"
@@ -349,7 +349,7 @@ class QuadraticLoss(PixelLoss):
 
     name = "quadratic"
     range = (0.0, 0.5)
-    paper = "Brier 1950; Nielsen 2015"
+    source = "Brier 1950; Nielsen 2015"
     half: bool = True  # type: ignore[assignment]  # nn.Module's method stays: read `settings()`
 
     @property

@@ -148,7 +148,7 @@ class OhemCrossEntropyLoss(HardestLoss):
 
     name = "ohem"
     splits = frozenset({"images", "space"})
-    paper = "Shrivastava et al. 2016, arXiv 1604.03540"
+    source = "Shrivastava et al. 2016, arXiv 1604.03540"
     thresh: Fraction = 0.7
     min_kept: Count = 100_000
 
@@ -177,7 +177,7 @@ class TopKCrossEntropyLoss(HardestLoss):
     """
 
     name = "topk"
-    paper = "Wu et al. 2016, arXiv 1605.06885"
+    source = "Wu et al. 2016, arXiv 1605.06885"
     percent: Percent = 10.0
 
     def at_least(self, count: Callable[[], int | Tensor]) -> int | Tensor:

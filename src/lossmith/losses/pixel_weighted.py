@@ -44,7 +44,7 @@ class WeightedCrossEntropyLoss(PixelLoss):
 
     name = "wce"
     range = (0.0, math.inf)
-    paper = "Sudre et al. 2017, arXiv 1707.03237"
+    source = "Sudre et al. 2017, arXiv 1707.03237"
     without: ClassVar[dict[str, str]] = {"class_weight": "its weights are its point"}
     priced_by = "image"
     splits = frozenset({"images", "space"})
@@ -99,7 +99,7 @@ class BoundaryCrossEntropyLoss(PixelLoss):
     splits = frozenset({"images"})
     halo = "the labels of the pixels beyond the cut, (kernel_size − 1) / 2 of them, which must not be counted twice"
     range = (0.0, math.inf)
-    paper = "our construction"
+    source = "our construction"
     kernel_size: Window = 3
     side: Literal["both", "inner"] = "both"
 
@@ -169,7 +169,7 @@ class DistanceMapPenaltyLoss(PixelLoss):
     splits = frozenset({"images"})
     halo = "the deepest pixel of each whole class"
     range = (0.0, math.inf)
-    paper = "Caliva et al. 2019, arXiv 1908.03679"
+    source = "Caliva et al. 2019, arXiv 1908.03679"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"distance"}
     norm: Literal["boundary", "max"] = "boundary"
     spacing: Spacing | None = None
@@ -230,7 +230,7 @@ class BorderCrossEntropyLoss(PixelLoss):
     spatial = True
     splits = frozenset({"images", "space"})  # in space with a map that is given
     range = (0.0, math.inf)
-    paper = "Ronneberger et al. 2015, arXiv 1505.04597"
+    source = "Ronneberger et al. 2015, arXiv 1505.04597"
     takes: ClassVar[frozenset[str]] = PixelLoss.takes | {"gap"}
     w0: NonNegative = 10.0
     sigma: Positive = 5.0

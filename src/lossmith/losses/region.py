@@ -75,7 +75,7 @@ class DiceLoss(RegionLoss):
     """
 
     name = "dice"
-    paper = "Milletari et al. 2016, arXiv 1606.04797; Drozdzal et al. 2016, arXiv 1608.04117"
+    source = "Milletari et al. 2016, arXiv 1606.04797; Drozdzal et al. 2016, arXiv 1608.04117"
     squared: bool = False
     smooth: NonNegative = 1.0
 
@@ -105,7 +105,7 @@ class JaccardLoss(RegionLoss):
     """
 
     name = "jaccard"
-    paper = "Rahman & Wang 2016, ISVC"
+    source = "Rahman & Wang 2016, ISVC"
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
@@ -133,7 +133,7 @@ class TverskyLoss(RegionLoss):
     """
 
     name = "tversky"
-    paper = "Salehi et al. 2017, arXiv 1706.05721"
+    source = "Salehi et al. 2017, arXiv 1706.05721"
     fp_weight: NonNegative = 0.3
     fn_weight: NonNegative = 0.7
     smooth: NonNegative = 1.0
@@ -164,7 +164,7 @@ class GeneralizedDiceLoss(RegionLoss):
     """
 
     name = "gdl"
-    paper = "Sudre et al. 2017, arXiv 1707.03237; Crum et al. 2006"
+    source = "Sudre et al. 2017, arXiv 1707.03237; Crum et al. 2006"
     background_counts = True
     without: ClassVar[dict[str, str]] = {"class_weight": "its weights come from the sizes of the classes"}
     weighting: Literal["square", "simple", "uniform"] = "square"
@@ -200,7 +200,7 @@ class TwoClassDiceLoss(RegionLoss):
     """
 
     name = "dice2"
-    paper = "Sudre et al. 2017, arXiv 1707.03237"
+    source = "Sudre et al. 2017, arXiv 1707.03237"
     tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multilabel"})
     smooth: NonNegative = 1e-5
     balanced: bool = True
@@ -230,7 +230,7 @@ class LogCoshDiceLoss(RegionLoss):
 
     name = "logcosh_dice"
     range = (0.0, 0.4338)
-    paper = "Jadon 2020, arXiv 2006.14822"
+    source = "Jadon 2020, arXiv 2006.14822"
     smooth: NonNegative = 1.0
 
     def formula(self, s: Sums) -> Tensor:
@@ -256,7 +256,7 @@ class FocalTverskyLoss(TverskyLoss):
     """
 
     name = "focal_tversky"
-    paper = "Abraham & Khan 2018, arXiv 1810.07842"
+    source = "Abraham & Khan 2018, arXiv 1810.07842"
     exponent: Positive = 0.75
 
     def formula(self, s: Sums) -> Tensor:
@@ -284,7 +284,7 @@ class SensitivitySpecificityLoss(RegionLoss):
     """
 
     name = "ss"
-    paper = "Brosch et al. 2015; Sudre et al. 2017, arXiv 1707.03237"
+    source = "Brosch et al. 2015; Sudre et al. 2017, arXiv 1707.03237"
     sensitivity: Fraction = 0.05
     smooth: NonNegative = 1e-5
 
@@ -317,7 +317,7 @@ class LogDiceLoss(RegionLoss):
 
     name = "log_dice"
     range = (0.0, math.inf)
-    paper = "Wong et al. 2018, arXiv 1809.00076"
+    source = "Wong et al. 2018, arXiv 1809.00076"
     background_counts = True
     without: ClassVar[dict[str, str]] = {"class_weight": "every class counts the same in it"}
     exponent: Positive = 0.3

@@ -51,7 +51,7 @@ class L1Loss(RegressionLoss):
     """
 
     name = "l1"
-    paper = "Laplace 1774"
+    source = "Laplace 1774"
 
     def formula(self, size: Tensor) -> Tensor:
         return size
@@ -75,7 +75,7 @@ class L2Loss(RegressionLoss):
     """
 
     name = "l2"
-    paper = "Legendre 1805"
+    source = "Legendre 1805"
     half: bool = True  # type: ignore[assignment]  # the field's word, and a method of modules: see `Settings`
 
     def formula(self, size: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class SmoothL1Loss(RegressionLoss):
     """
 
     name = "smooth_l1"
-    paper = "Girshick 2015, arXiv 1504.08083"
+    source = "Girshick 2015, arXiv 1504.08083"
     beta: NonNegative = 1.0
 
     def formula(self, size: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class HuberLoss(RegressionLoss):
     """
 
     name = "huber"
-    paper = "Huber 1964"
+    source = "Huber 1964"
     delta: NonNegative = 1.0
 
     def formula(self, size: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class LovaszSoftmaxLoss(SortedLoss):
 
     name = "lovasz"
     range = (0.0, 1.0)
-    paper = "Berman et al. 2018, arXiv 1705.08790"
+    source = "Berman et al. 2018, arXiv 1705.08790"
     per_image: bool = False
 
 
@@ -110,7 +110,7 @@ class LovaszHingeLoss(SortedLoss):
 
     name = "lovasz_hinge"
     range = (0.0, float("inf"))
-    paper = "Yu & Blaschko 2015, arXiv 1512.07797; Berman et al. 2018, arXiv 1705.08790"
+    source = "Yu & Blaschko 2015, arXiv 1512.07797; Berman et al. 2018, arXiv 1705.08790"
     tasks: ClassVar[frozenset[Task]] = frozenset({"binary", "multilabel"})
     hinge = True
     absent: Literal["keep", "skip"] = "keep"

@@ -71,7 +71,7 @@ class DiceCELoss(Recipe):
 
     name = "dice_ce"
     range = (0.0, math.inf)
-    paper = "Isensee et al. 2018, arXiv 1809.10486"
+    source = "Isensee et al. 2018, arXiv 1809.10486"
     dice_weight: NonNegative = 1.0
     ce_weight: NonNegative = 1.0
 
@@ -99,7 +99,7 @@ class DiceFocalLoss(Recipe):
 
     name = "dice_focal"
     range = (0.0, math.inf)
-    paper = "Zhu et al. 2019, arXiv 1808.05238"
+    source = "Zhu et al. 2019, arXiv 1808.05238"
     dice_weight: NonNegative = 1.0
     focal_weight: NonNegative = 1.0
     gamma: NonNegative = 2.0
@@ -133,7 +133,7 @@ class ComboLoss(Recipe):
 
     name = "combo"
     range = (-0.5, math.inf)
-    paper = "Taghanaki et al. 2019, arXiv 1805.02798"
+    source = "Taghanaki et al. 2019, arXiv 1805.02798"
     alpha: Fraction = 0.5
     beta: Fraction = 0.5
     smooth: NonNegative = 1.0
@@ -187,7 +187,7 @@ class ExpLogLoss(Recipe):
 
     name = "explog"
     range = (0.0, math.inf)
-    paper = "Wong et al. 2018, arXiv 1809.00076"
+    source = "Wong et al. 2018, arXiv 1809.00076"
     without: ClassVar[dict[str, str]] = {"class_weight": "it weights labels by their frequency"}
     dice_weight: NonNegative = 0.8
     ce_weight: NonNegative = 0.2
@@ -227,7 +227,7 @@ class UnifiedFocalLoss(Recipe):
 
     name = "unified_focal"
     range = (0.0, math.inf)
-    paper = "Yeung et al. 2022, arXiv 2102.04525"
+    source = "Yeung et al. 2022, arXiv 2102.04525"
     lam: Fraction = 0.5
     delta: Fraction = 0.6
     gamma: BelowOne = 0.5

@@ -14,6 +14,7 @@ import lossmith as ls
 from lossmith.lab import UserError
 from lossmith.lab.commands.terminal import Json, PlainConsole, app
 from lossmith.names import SHARED
+from lossmith.papers import PAPERS, UNSTATED
 
 
 @app.command("list")
@@ -46,9 +47,13 @@ def show(
     console.print(f"\n{text}\n", soft_wrap=True)
     console.print(f"range     {_range(row)}")
     console.print(f"paper     {row.paper or '–'}")
-    table = Table("setting", "default", header_style="bold", box=None)
+    paper = PAPERS.get(row.name)
+    settings = {} if paper is None else paper.settings
+    said = UNSTATED.get(row.name, "–") if paper is None else f"{paper.source}{paper.remark and f'; {paper.remark}'}"
+    console.print(f"@paper    {said}", soft_wrap=True)
+    table = Table("setting", "default", "@paper", header_style="bold", box=None)
     for field, default in row.fields.items():
-        table.add_row(field, repr(default))
+        table.add_row(field, repr(default), repr(settings[field]) if field in settings else "")
     console.print(table)
 
 
@@ -75,6 +80,7 @@ def _row_as_json(row: Any) -> dict[str, Any]:
         "summary": row.summary,
         "range": [end if math.isfinite(end) else None for end in row.range],
         "paper": row.paper,
+        "as_in_paper": PAPERS[row.name]._asdict() if row.name in PAPERS else None,
         "fields": row.fields,
     }
 

@@ -236,12 +236,16 @@ def check_options(losses: list[str], crop: int | None, clip: float | None) -> No
 
 def device_of(name: str, precision: Precision) -> str:
     """The device that a name means. Raises `UserError` for one that is not there or does not train so."""
+    import torch
+
     from lossmith.lab.run.trial import resolve_device  # which takes seconds
 
     try:
         device = resolve_device(name)
     except Exception as error:  # each accelerator of lightning-fabric has its own exceptions
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from error
+        there = torch.accelerator.current_accelerator(check_available=True)
+        others = f" and {there.type}" if there else ""
+        raise UserError(f"--device {name}: not on this machine, which has cpu{others}; give --device auto") from error
     if precision == "fp16" and device == "cpu":
         raise UserError("--precision fp16: a CPU does not train with it; use --precision bf16")
     return device

@@ -13,7 +13,7 @@ import typer
 from lossmith.lab import UserError
 from lossmith.lab.commands.compare import Figures
 from lossmith.lab.commands.terminal import Json, app, counted, notes
-from lossmith.lab.settings import FROM_PYTHON, Asked
+from lossmith.lab.settings import FROM_PYTHON, Asked, Keep
 
 _BY_HAND = ("data", "unlabelled")  # the same images may lie elsewhere: the fingerprint decides
 
@@ -36,6 +36,7 @@ def report(
     from lossmith.lab.data import builtin
     from lossmith.lab.kinds import kind_of
     from lossmith.lab.page.report import write_report
+    from lossmith.lab.run import kept
     from lossmith.lab.run.comparison import Comparison
     from lossmith.lab.run.records import as_json, check_same, opened, read_trials
 
@@ -66,8 +67,11 @@ def report(
                 _copy(run, target)
         trials = read_trials(target)
         check_same(trials, {}, settings, target)
-        losses, seeds, budget = _asked(runs, trials)
-        results = write_report(Comparison(kind, read, settings), trials, losses, target, seeds, budget, figures)
+        losses, seeds, budget, keep = _asked(runs, trials)
+        if keep == "best":
+            kept.drop_all_but_best(trials, kind.metrics.ranked_by, target)
+        comparison = Comparison(kind, read, settings, keep=keep)
+        results = write_report(comparison, trials, losses, target, seeds, budget, figures)
     typer.echo(as_json(results) if json else f"{results['headline']}\nreport: {target / 'report.html'}")
 
 
@@ -94,14 +98,15 @@ def check_mergeable(found: dict[Path, list[dict[str, Any]]]) -> None:
 
 def _copy(run: Path, target: Path) -> None:
     """Adds the finished trials of a run; those that are there already stay."""
-    for part in ("predictions", "trials"):  # in this order: a trial's record says that it is whole
+    for part in ("weights", "predictions", "trials"):  # in this order: a trial's record says that it is whole
         for path in sorted((run / part).glob("[!.]*")):
             if not (target / part / path.name).exists():
+                (target / part).mkdir(exist_ok=True)
                 shutil.copy2(path, target / part)
 
 
-def _asked(runs: list[Path], trials: list[dict[str, Any]]) -> tuple[list[str], int | None, str | None]:
-    """The losses, seeds and budget that were asked for; a race if any run was one."""
+def _asked(runs: list[Path], trials: list[dict[str, Any]]) -> tuple[list[str], int | None, str | None, Keep | None]:
+    """The losses, seeds, budget and weights to keep that were asked for; a race if any run was one."""
     from lossmith.lab.run.race import RATES_SEED
 
     asked = []
@@ -113,4 +118,6 @@ def _asked(runs: list[Path], trials: list[dict[str, Any]]) -> tuple[list[str], i
     losses = list(dict.fromkeys(loss for each in asked for loss in each["losses"]))
     seeds = [each["seeds"] for each in asked]
     budgets = [each["budget"] for each in asked if each["budget"]]
-    return losses, None if None in seeds else max(seeds), budgets[0] if budgets else None
+    keeps = [each["keep"] for each in asked if each.get("keep")]
+    keep: Keep | None = "all" if "all" in keeps else "best" if keeps else None
+    return losses, None if None in seeds else max(seeds), budgets[0] if budgets else None, keep

@@ -19,8 +19,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-lab = typer.Typer(help="Experiments about the losses themselves.", no_args_is_help=True)
-app.add_typer(lab, name="lab")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 _BETWEEN_LINES = 10.0  # seconds
 

@@ -47,7 +47,8 @@ class BuiltIn:
     make: Callable[[Read, Path], None]
 
 
-def _folder(folder: Path, classes: list[str], split: dict[str, str], source: str) -> None:
+def finish_folder(folder: Path, classes: list[str], split: dict[str, str], source: str) -> None:
+    """Names the classes, says who is held back and where the data come from."""
     (folder / "classes.txt").write_text("\n".join(classes) + "\n", encoding="utf-8")
     (folder / "SOURCE.txt").write_text(source + "\n", encoding="utf-8")
     _table(folder / "split.csv", ("stem", "split"), split)
@@ -91,7 +92,7 @@ def _colony(read: Read, folder: Path, classes: list[str], target: Callable[[Arra
         Image.fromarray(target(mask).astype(np.uint8)).save(folder / "masks" / f"{stem}.png")
         # Frames next to each other are nearly alike: a gap keeps the held-back ones honest.
         split[stem] = "train" if i < 12 else "unused" if i < 14 else "validation"
-    _folder(
+    finish_folder(
         folder,
         classes,
         split,
@@ -138,7 +139,7 @@ def _brain(read: Read, folder: Path) -> None:
         for part, volume in (("images", head), ("masks", labels)):
             halved = nibabel.Nifti1Image(volume[half], np.diag([2.0, 2.0, 2.0, 1.0]))  # type: ignore[no-untyped-call]
             nibabel.save(halved, folder / part / f"{stem}.nii.gz")
-    _folder(
+    finish_folder(
         folder,
         classes,
         {"left": "train", "right": "validation"},
@@ -171,7 +172,7 @@ def _solar(read: Read, folder: Path) -> None:
     for k in range(len(_SOLAR_CLASSES)):
         members = [stem for stem, label in labels.items() if label == k]
         split.update(dict.fromkeys(random.permutation(members)[: round(len(members) / 4)].tolist(), "validation"))
-    _folder(
+    finish_folder(
         folder,
         list(_SOLAR_CLASSES.values()),
         split,
@@ -210,7 +211,7 @@ def _trees(read: Read, folder: Path) -> None:
         for stem, window in parts.items():
             inside, ignore = clip_boxes(boxes, np.zeros(len(boxes), dtype=bool), window)
             table.writerows([stem, *box, int(cut)] for box, cut in zip(inside.tolist(), ignore.tolist(), strict=True))
-    _folder(
+    finish_folder(
         folder,
         ["background", "tree crown"],
         {"left": "train", "right": "validation"},

@@ -113,7 +113,7 @@ class ImageKind(PixelKind):
         counts = np.stack([truth & found, found & ~truth, truth & ~found], 2)
         return dict(zip([s.stem for s in kept], counts, strict=True))
 
-    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve | None:
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.Curve | None:
         return curves.sample(loss, self.channels(data, settings), pixels=False)
 
     def page(

@@ -218,7 +218,7 @@ class PixelKind(Kind):
         facts["images"]["unlabelled"] = len(data.unlabelled)
         return {**facts, "dimensions": data.dimensions, "class_shares": data.shares()}
 
-    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.PictureCurve | None:
+    def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.Curve | None:
         return curves.sample(loss, self.channels(data, settings))
 
     def page(

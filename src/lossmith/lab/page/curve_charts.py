@@ -2,76 +2,77 @@
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from itertools import chain
 
 from lossmith.lab.page.charts import legend
-from lossmith.lab.page.figures import markup
-from lossmith.lab.page.panels import DASHES, Chart, Colours, Mark, Panel, Series, colours
-from lossmith.lab.say.curves import PICTURE, Canvas, Drawn, LineCurve, PictureCurve
+from lossmith.lab.page.panels import DASHES, INK, Chart, Colours, Mark, Panel, Section, Series, colours
+from lossmith.lab.say.axes import PICTURE, Axis, Line
+from lossmith.lab.say.curves import Curve, Drawn
+
+_PIXELS = "share of the pixels"
 
 
-def curves(drawn: Mapping[str, PictureCurve], colour: Colours) -> Chart | None:
-    """Value, gradient, and the share of the gradient that classes above 0 get, against the true class's probability."""
-    if not drawn:
-        return None
+def curves(drawn: Mapping[str, Curve], colour: Colours, axis: Axis = PICTURE) -> Chart | None:
+    """A panel for each line of an axis, with the curves of all losses that are drawn against it."""
     of = {loss: drawn[loss] for loss in colour if loss in drawn}
-    pixels = [Mark("y", share) for share in {curve.foreground_pixels for curve in of.values()}]
-    panels = [
-        _panel("Value", {x: (c.x, c.value) for x, c in of.items()}, colour),
-        _panel(PICTURE.gradient, {x: (c.x, c.gradient) for x, c in of.items()}, colour, from_zero=True),
-        _panel("Gradient on the foreground", {x: (c.x, c.foreground) for x, c in of.items()}, colour, pixels),
-    ]
-    return Chart(panels, legend(list(of), colour), narrow=True)
+    if not of:
+        return None
+    panels = [_panel(axis, line, of, colour) for line in axis.lines]
+    return Chart(panels, legend(list(of), colour), narrow=len(panels) > 2)
 
 
-def lines(canvas: Canvas, drawn: Mapping[str, LineCurve], colour: Colours) -> Chart:
-    """Value and gradient against what the inputs of a kind are moved along."""
-    value = {loss: (line.x, line.value) for loss, line in drawn.items()}
-    gradient = {loss: (line.x, line.gradient) for loss, line in drawn.items()}
-    panels = [
-        _panel("Value", value, colour, canvas=canvas, from_zero=True),
-        _panel(canvas.gradient, gradient, colour, canvas=canvas, from_zero=True),
-    ]
-    return Chart(panels, legend(list(drawn), colour))
-
-
-def sections(drawn: Mapping[str, Drawn]) -> str:
-    """A heading, what is drawn, and a figure for each kind of losses."""
-    page = ""
-    for name in dict.fromkeys(each.canvas.name for each in drawn.values()):
+def sections(drawn: Mapping[str, Drawn]) -> list[Section]:
+    """A heading, what is drawn, and a figure for each axis that the losses are drawn against."""
+    found = []
+    for name in dict.fromkeys(each.axis.heading for each in drawn.values()):
         some = {
             f"{loss} ({each.note})" if each.note else loss: each
             for loss, each in drawn.items()
-            if each.canvas.name == name
+            if each.axis.heading == name
         }
-        canvas, colour = next(iter(some.values())).canvas, colours(list(some))
-        on_picture = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, PictureCurve)}
-        moved = {loss: each.curve for loss, each in some.items() if isinstance(each.curve, LineCurve)}
-        figure = markup(lines(canvas, moved, colour) if moved else curves(on_picture, colour))
-        page += f"<section><h2>{html.escape(canvas.heading)}</h2><p>{html.escape(canvas.caption)}</p>{figure}</section>"
-    return page
+        axis = next(iter(some.values())).axis
+        chart = curves({loss: each.curve for loss, each in some.items()}, colours(list(some)), axis)
+        if chart is not None:
+            found.append(Section(axis.heading, axis.caption, chart))
+    return found
 
 
-def _panel(
-    title: str,
-    of: Mapping[str, tuple[Sequence[float], Sequence[float | None]]],
-    colour: Colours,
-    pixels: Sequence[Mark] | None = None,
-    canvas: Canvas = PICTURE,
-    from_zero: bool = False,
-) -> Panel:
-    """With `pixels`, a panel of shares."""
+def _panel(axis: Axis, line: Line, of: Mapping[str, Curve], colour: Colours) -> Panel:
     order = list(colour)
-    low, high = canvas.ends if canvas is not PICTURE else (0.0, 1.0)
+    series = [
+        Series(curve.x, curve.lines[line.key], colour[loss], loss, 2.4, DASHES[order.index(loss) % len(DASHES)])
+        for loss, curve in of.items()
+    ]
+    marks = []
+    if line.share:
+        for shares in {tuple(curve.pixels): None for curve in of.values()}:
+            if min(shares) == max(shares):
+                marks.append(Mark("y", shares[0]))
+            else:
+                series.append(Series(axis.points, shares, INK, _PIXELS, 1.4, "dot"))
+    low, high = axis.points[0], axis.points[-1]
     return Panel(
-        [Series(x, y, colour[k], k, width=2.4, dash=DASHES[order.index(k) % len(DASHES)]) for k, (x, y) in of.items()],
-        title=title,
-        x_title=canvas.axis,
-        x_range=(math.floor(low), math.ceil(high)),
-        y_range=None if pixels is None else (-0.02, 1.02),
-        percent=pixels is not None,
-        from_zero=from_zero,
-        marks=pixels or (),
+        series,
+        title=line.title,
+        x_title=axis.title,
+        x_range=None if axis.ticks else (math.floor(low), math.ceil(high)),
+        y_range=(-0.02, 1.02) if line.share else _common(axis, line, of),
+        x_log=bool(axis.ticks),
+        x_ticks=axis.ticks,
+        percent=line.share,
+        from_zero=line.from_zero,
+        marks=marks,
     )
+
+
+def _common(axis: Axis, line: Line, of: Mapping[str, Curve]) -> tuple[float, float] | None:
+    """The scale of the lines that are to be compared with each other."""
+    if not line.like:
+        return None
+    alike = [other.key for other in axis.lines if other.like == line.like]
+    values = [v for v in chain(*(curve.lines[key] for curve in of.values() for key in alike)) if v is not None]
+    low, high = min(0.0, *values), max(values)
+    room = 0.04 * (high - low)
+    return low - room, high + room

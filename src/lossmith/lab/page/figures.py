@@ -87,8 +87,7 @@ def _figure(panel: Panel) -> go.Figure:
     if panel.rows:
         figure.update_yaxes(range=[len(panel.rows) - 0.6, -0.75], showticklabels=False, showgrid=False)
     if panel.x_log:
-        ticks = sorted({x for series in panel.series for x in series.x})
-        figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{x:.2g}" for x in ticks])
+        figure.update_xaxes(type="log", tickvals=panel.ticks, ticktext=[f"{x:.2g}" for x in panel.ticks])
     return figure
 
 

@@ -11,7 +11,7 @@ Symbol = Literal["circle", "square", "diamond", "triangle", "cross", "star", "ri
 Still = Literal["png", "svg"]
 
 INK = "#7d8590"
-COLOURS = ("#3d85c6", "#dd8420", "#2a9d76", "#c2549d", "#8c72d6", "#ab9420", "#d0524a", "#4fb3bf")
+COLOURS = ("#3d85c6", "#cf7a1a", "#2a9d76", "#c2549d", "#8c72d6", "#a58f1d", "#d0524a", "#369aa7")
 DASHES: tuple[Dash, ...] = ("solid", "dash", "dot", "dashdot")  # curves that lie on each other can be told apart
 SYMBOLS: tuple[Symbol, ...] = ("circle", "square", "diamond", "triangle", "cross", "star")
 
@@ -65,6 +65,7 @@ class Panel:
     x_range: tuple[float, float] | None = None
     y_range: tuple[float, float] | None = None
     x_log: bool = False
+    x_ticks: Sequence[float] = ()  # of a logarithmic x; else there is one at each point
     percent: bool = False  # y is a share
     from_zero: bool = False
     rows: Sequence[str] = ()
@@ -75,6 +76,11 @@ class Panel:
         low, high = self.x_range or (mark.at - 1, mark.at + 1)
         place = (mark.at - low) / (high - low)
         return "left" if place < 0.15 else "right" if place > 0.85 else "center"
+
+    @property
+    def ticks(self) -> list[float]:
+        """Of a logarithmic x."""
+        return list(self.x_ticks) or sorted({x for series in self.series for x in series.x})
 
     @property
     def height(self) -> int:
@@ -90,3 +96,12 @@ class Chart:
     panels: list[Panel]
     legend: dict[str, tuple[str, Dash]] = field(default_factory=dict)
     narrow: bool = False  # small panels, several to a row
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chart with its heading, and a caption that says what is drawn."""
+
+    heading: str
+    caption: str
+    chart: Chart

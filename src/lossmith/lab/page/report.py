@@ -61,7 +61,7 @@ def write_report(
         "finished": len(trials),
         "planned": len(trials) + len(missing),
         "command": command(),
-        "asked": {"losses": losses, "seeds": seeds, "budget": budget},
+        "asked": {"losses": losses, "seeds": seeds, "budget": budget, "keep": comparison.keep},
         "settings": settings,
         **kind.facts(data),
         "source": data.source,
@@ -79,18 +79,10 @@ def write_report(
     write(out / "results.json", as_json(results))
     write(out / "report.html", page)
     if stills:
+        from lossmith.lab.page.stills import write_stills  # matplotlib takes a second
+
         write_stills(drawn, stills, out / "figures")
     return results
-
-
-def write_stills(drawn: dict[str, Chart | None], kind: Still, folder: Path) -> None:
-    """Each figure as a PNG or SVG file of its name."""
-    from lossmith.lab.page.stills import still  # matplotlib takes a second
-
-    folder.mkdir(exist_ok=True)
-    for name, chart in drawn.items():
-        if chart:
-            write(folder / f"{name}.{kind}", still(chart, kind))
 
 
 def _charts(

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
-from lossmith.lab.page.panels import INK, Chart, Panel, Series, Still
+from lossmith.lab.page.panels import INK, Chart, Panel, Section, Series, Still
+from lossmith.lab.run.records import write
 
 _GREY = "#5b626b"
 _DASHES: dict[str, Any] = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.6)), "dashdot": (0, (4, 2, 1, 2))}
@@ -23,6 +27,8 @@ _DPI = 160
 _PIXELS_PER_INCH = 96
 _WIDTH, _NARROW = 7.0, 3.4  # of a panel, in inches
 _COLUMNS = 3
+_LINE, _LETTERS_PER_INCH = 0.16, 17  # of a caption
+_KEY = 0.6  # inches of a line of the legend, without its name, which is set in 9 points as the caption is in 8
 _STYLE: Any = {
     "font.size": 9,
     "svg.fonttype": "none",  # text stays text
@@ -31,29 +37,79 @@ _STYLE: Any = {
 }
 
 
+def write_stills(drawn: Mapping[str, Chart | None], kind: Still, folder: Path) -> None:
+    """Each chart as a PNG or SVG file of its name."""
+    folder.mkdir(exist_ok=True)
+    for name, chart in drawn.items():
+        if chart:
+            write(folder / f"{name}.{kind}", still(chart, kind))
+
+
 def still(chart: Chart, kind: Still) -> bytes:
     """A chart as the content of a file."""
-    count = len(chart.panels)
-    columns = min(_COLUMNS, count) if chart.narrow or count > 1 else 1
-    rows = math.ceil(count / columns)
-    width = _NARROW * columns if columns > 1 else _WIDTH
-    height = rows * max(panel.height for panel in chart.panels) / _PIXELS_PER_INCH + 0.3 * bool(chart.legend)
+    return sheet([Section("", "", chart)], kind)
+
+
+def sheet(sections: Sequence[Section], kind: Still) -> bytes:
+    """Charts under each other, with headings and captions, as the content of a file."""
+    sizes = [_size(section) for section in sections]
+    size = max(width for width, _ in sizes), sum(height for _, height in sizes)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel, axis in zip(chart.panels, axes, strict=False):
-            _draw(axis, panel)
-        for axis in axes[count:]:
-            axis.set_axis_off()
-        if chart.legend:
-            keys = [Line2D([], [], color=colour, ls=_DASHES[dash], lw=2) for colour, dash in chart.legend.values()]
-            figure.legend(keys, list(chart.legend), loc="outside upper left", ncols=4, frameon=False)
+        figure = Figure(figsize=size, layout="constrained")
+        parts = figure.subfigures(len(sections), 1, squeeze=False, height_ratios=[height for _, height in sizes])
+        for section, part in zip(sections, parts[:, 0], strict=True):
+            _section(part, section, size[0])
         file = io.BytesIO()
         if kind == "png":
             FigureCanvasAgg(figure).print_figure(file, format="png", dpi=_DPI)
         else:
             FigureCanvasSVG(figure).print_figure(file, format="svg", metadata={"Date": None})
     return file.getvalue()
+
+
+def _grid(chart: Chart) -> tuple[int, int]:
+    """Rows and columns."""
+    count = len(chart.panels)
+    columns = min(_COLUMNS, count) if chart.narrow or count > 1 else 1
+    return math.ceil(count / columns), columns
+
+
+def _size(section: Section) -> tuple[float, float]:
+    """Width and height in inches."""
+    chart = section.chart
+    rows, columns = _grid(chart)
+    width = _NARROW * columns if columns > 1 or chart.narrow else _WIDTH
+    keys = 0.1 + 0.2 * math.ceil(len(chart.legend) / _keys(chart, width)) if chart.legend else 0
+    words = 0.3 * bool(section.heading) + _LINE * len(_wrapped(section.caption, width))
+    return width, rows * max(panel.height for panel in chart.panels) / _PIXELS_PER_INCH + keys + words
+
+
+def _keys(chart: Chart, width: float) -> int:
+    """How many of the legend stand beside each other."""
+    longest = max(map(len, chart.legend), default=0)
+    return max(1, min(4, int(width / (_KEY + longest / _LETTERS_PER_INCH * 9 / 8))))
+
+
+def _wrapped(caption: str, width: float) -> list[str]:
+    return textwrap.wrap(caption, round(width * _LETTERS_PER_INCH))
+
+
+def _section(part: SubFigure, section: Section, width: float) -> None:
+    chart = section.chart
+    rows, columns = _grid(chart)
+    axes = part.subplots(rows, columns, squeeze=False).flatten()
+    for panel, axis in zip(chart.panels, axes, strict=False):
+        _draw(axis, panel)
+    for axis in axes[len(chart.panels) :]:
+        axis.set_axis_off()
+    if chart.legend or section.heading:
+        keys = [Line2D([], [], color=colour, ls=_DASHES[dash], lw=2) for colour, dash in chart.legend.values()]
+        look: dict[str, Any] = {"ncols": _keys(chart, width), "frameon": False, "alignment": "left"}
+        look |= {"title": section.heading, "title_fontproperties": {"size": 12, "weight": "bold"}}
+        part.legend(keys, list(chart.legend), loc="outside upper left", **look)
+    if section.caption:
+        text = "\n".join(_wrapped(section.caption, width))
+        part.supxlabel(text, x=0.01, ha="left", fontsize=8, color=_GREY)
 
 
 def _draw(axis: Axes, panel: Panel) -> None:
@@ -79,7 +135,7 @@ def _draw(axis: Axes, panel: Panel) -> None:
         axis.set_xlim(*panel.x_range)
     if panel.y_range:
         axis.set_ylim(*panel.y_range)
-    elif panel.from_zero:
+    elif panel.from_zero and not any(y is not None and y < 0 for series in panel.series for y in series.y):
         axis.set_ylim(bottom=0)
     axis.grid(color="#e3e6ea", lw=0.7)
     axis.set_axisbelow(True)
@@ -88,13 +144,12 @@ def _draw(axis: Axes, panel: Panel) -> None:
     if panel.percent:
         axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     if panel.x_log:
-        ticks = sorted({x for series in panel.series for x in series.x})
-        axis.xaxis.set_major_locator(FixedLocator(ticks))
-        axis.xaxis.set_major_formatter(FixedFormatter([f"{x:.2g}" for x in ticks]))
+        axis.xaxis.set_major_locator(FixedLocator(panel.ticks))
+        axis.xaxis.set_major_formatter(FixedFormatter([f"{x:.2g}" for x in panel.ticks]))
         axis.xaxis.set_minor_locator(NullLocator())
         axis.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     if panel.rows:
         axis.set_ylim(len(panel.rows) - 0.6, -0.75)
         axis.set_yticks([])

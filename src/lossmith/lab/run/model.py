@@ -41,7 +41,7 @@ def from_text(text: str) -> Factory:
             "for example monai:SegResNet(init_filters=16)"
         ) from error
     try:
-        found = import_module("monai.networks.nets") if module == _MONAI else _module_here(module)
+        found = import_module("monai.networks.nets") if module == _MONAI else module_here(module)
     except Exception as error:  # whatever the code of the module raises
         raise UserError(f"--model {text}: the module {module} cannot be imported ({_first_line(error)})") from error
     factory = getattr(found, name, None)
@@ -65,7 +65,7 @@ def _read(node: ast.expr) -> tuple[str, list[Any], dict[str, Any]]:
     return node.func.id, [ast.literal_eval(argument) for argument in node.args], named
 
 
-def _module_here(name: str) -> Any:
+def module_here(name: str) -> Any:
     """A module, looked for in the working directory too, as `python -m` does."""
     if not name:
         raise ValueError("it has no name")

@@ -1,28 +1,19 @@
-"""Writes the tables of docs/losses.md: `python docs/losses.py`; with `--check` says whether they are current.
-
-Everything in the tables is computed on small fixed images, in float64 and with the plain engine. A loss that enters the
-catalogue enters the tables. The rivals need `pip install -c constraints.txt ".[bench]"`; one that is not there is
-written as "not installed".
-"""
+"""What a loss gives and costs, measured on small fixed images in float64 and with the plain engine."""
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
-import rivals
 import torch
-from tables import cells, filled, number, table_head, update
+from tables import number
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import lossmith as ls
-from lossmith.losses.dense import Dense
-from lossmith.names import ALIASES, SHARED, Row
+from lossmith.names import SHARED, Row
 
-PAGE = Path(__file__).with_name("losses.md")
 FORBIDDEN = {2: [[0, 1], [1, 0]], 3: [[0, 1, 1], [1, 0, 1], [1, 1, 0]]}
 SURE = 30.0  # the logit of a certain answer: p = 1 − 9e-14
 MOVES: dict[tuple[str, str], list[Any]] = {  # where doubling says nothing
@@ -63,30 +54,6 @@ def picture(n_labels: int = 2) -> Tensor:
     return labels
 
 
-def dense() -> list[Row]:
-    return [row for row in ls.catalogue() if issubclass(row.cls, Dense)]
-
-
-# ---- the losses -----------------------------------------------------------------------------------------------------
-
-
-def losses() -> Iterator[str]:
-    yield from table_head(
-        "loss", "class", "family", "paper", "range", "perfect", "uniform", "worst", "absent: none, one, all wrong"
-    )
-    for row in dense():
-        names = [row.name, *(alias for alias, name in ALIASES.items() if name == row.name)]
-        yield cells(
-            ", ".join(f"`{name}`" for name in names),
-            f"`{row.cls.__name__}`",
-            row.family,
-            row.paper or "none",
-            span(row.range),
-            *(" / ".join(levels(row, n, case) for n in (2, 3)) for case in ("perfect", "uniform", "worst")),
-            absent(row),
-        )
-
-
 def levels(row: Row, n_labels: int, case: str) -> str:
     """The value on the picture with one channel (2 labels), or with three classes."""
     labels = picture(n_labels)
@@ -98,47 +65,59 @@ def levels(row: Row, n_labels: int, case: str) -> str:
     return number(float(build(row, n_labels)(logits, labels)))
 
 
-def absent(row: Row) -> str:
-    """The value on an image without the foreground: found to be, with one false positive, with nothing else."""
+class Absent(NamedTuple):
+    """An image without the foreground: what it costs to find none, one false positive, and nothing but foreground."""
+
+    option: str  # of `absent`; "" where a loss has no such setting
+    values: tuple[float, float, float]
+    words: str
+
+
+def absent(row: Row) -> list[Absent]:
+    """For each value of `absent`, the default first."""
     target = torch.zeros(1, 16, 16, dtype=torch.long)
     said = [torch.zeros_like(target), torch.zeros_like(target), torch.ones_like(target)]
     said[1][0, 5, 5] = 1
 
-    def values(**settings: Any) -> str:
-        found = [float(build(row, **settings)(answer(x, 2, SURE), target)) for x in said]
-        rise = found[2] - found[0]
-        if abs(rise) < 1e-6:
-            words = "costs nothing" if abs(found[1] - found[0]) < 1e-6 else "costs, but everywhere is free"
-        elif abs(found[1] - found[0]) > 0.9 * abs(rise):
+    def found(option: str, **settings: Any) -> Absent:
+        none, one, all_wrong = (float(build(row, **settings)(answer(x, 2, SURE), target)) for x in said)
+        if abs(all_wrong - none) < 1e-6:
+            words = "costs nothing" if abs(one - none) < 1e-6 else "costs, but everywhere is free"
+        elif abs(one - none) > 0.9 * abs(all_wrong - none):
             words = "the first costs all"
         else:
-            words = "each costs" if rise > 0 else "is paid for"
-        return f"{' / '.join(map(number, found))}: {words}"
+            words = "each costs" if all_wrong > none else "is paid for"
+        return Absent(option, (none, one, all_wrong), words)
 
     if "absent" not in row.fields:
-        return values()
-    return "; ".join(f'"{option}": {values(absent=option)}' for option in get_args(row.cls.hints["absent"]))
+        return [found("")]
+    return [found(option, absent=option) for option in get_args(row.cls.hints["absent"])]
 
 
 # ---- their knobs ----------------------------------------------------------------------------------------------------
 
 
-def knobs() -> Iterator[str]:
-    yield from table_head("loss", "knob", "two false positives cost", "two false negatives cost", "so")
-    for row in dense():
-        for name in row.fields:
-            if name in SHARED:
-                continue
-            base = build(row).settings()[name]
-            for value in moved(row, name, base):
-                fp, fn = zip(prices(build(row)), prices(build(row, **{name: value})), strict=True)
-                yield cells(
-                    f"`{row.name}`",
-                    f"`{name}` {said(base)} → {said(value)}",
-                    " → ".join(map(number, fp)),
-                    " → ".join(map(number, fn)),
-                    consequence(fp, fn),
-                )
+class Knob(NamedTuple):
+    """A setting that is moved, and what two false positives and two false negatives cost before and after."""
+
+    name: str
+    before: Any
+    after: Any
+    fp: tuple[float, float]
+    fn: tuple[float, float]
+    words: str
+
+
+def knobs(row: Row) -> Iterator[Knob]:
+    """The settings of a loss's own, each moved."""
+    before = build(row)
+    costs = prices(before)
+    for name in row.fields:
+        base = before.settings()[name]
+        for value in [] if name in SHARED else moved(row, name, base):
+            after = prices(build(row, **{name: value}))
+            fp, fn = (costs[0], after[0]), (costs[1], after[1])
+            yield Knob(name, base, value, fp, fn, consequence(fp, fn))
 
 
 def prices(loss: ls.Loss) -> tuple[float, float]:
@@ -195,18 +174,6 @@ def trend(before: float, after: float) -> str:
 # ---- losses of boxes, distributions and numbers ----------------------------------------------------------------------
 
 
-def others() -> Iterator[str]:
-    rows = [row for row in ls.catalogue() if not issubclass(row.cls, Dense)]
-    if not rows:
-        yield "There are none in this version."
-        return
-    yield from table_head("loss", "class", "family", "paper", "range", "values")
-    for row in rows:
-        yield cells(
-            f"`{row.name}`", f"`{row.cls.__name__}`", row.family, row.paper or "none", span(row.range), examples(row)
-        )
-
-
 def examples(row: Row) -> str:
     """Values on the small cases that a family is judged by."""
     if row.family == "box":
@@ -231,38 +198,42 @@ def examples(row: Row) -> str:
     return "; ".join(f"{name}: {number(float(build(row)(*pair)))}" for name, pair in found.items())
 
 
-# ---- the page -------------------------------------------------------------------------------------------------------
+# ---- what a call takes ----------------------------------------------------------------------------------------------
 
 
-def said(value: Any) -> str:
-    return f"`{value!r}`"
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to compute: what makes a view, wraps a number or allocates is left out."""
+
+    IDLE = ("view", "expand", "unsqueeze", "squeeze", "select", "slice", "detach", "transpose", "alias", "unbind", "t",
+            "scalar_tensor", "_local_scalar_dense", "lift_fresh")  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ not in self.IDLE
+        return func(*args, **(kwargs or {}))
 
 
-def span(ends: tuple[float, float]) -> str:
-    low, high = (("∞" if x > 0 else "−∞") if math.isinf(x) else f"{x:.4g}".replace("-", "−") for x in ends)
-    return f"{'(' if math.isinf(ends[0]) else '['}{low}, {high}{')' if math.isinf(ends[1]) else ']'}"
+class Cost(NamedTuple):
+    """How a call on (2, 3, 64, 64) logits, or one channel of that, is served, forward and backward."""
+
+    kernels: bool  # whether the kernels of the CPU serve it
+    operations: int  # of the plain engine
 
 
-SECTIONS = {
-    "losses": losses,
-    "knobs": knobs,
-    "others": others,
-    "values": rivals.values,
-    "situations": rivals.situations,
-}
-
-
-def section(name: str) -> str:
-    with ls.use_engine("plain"), torch.no_grad() if name != "situations" else torch.enable_grad():
-        return "\n".join(SECTIONS[name]())
-
-
-def written(page: str, names: list[str]) -> str:
-    """The page with these sections made anew."""
-    for name in names:
-        page = filled(page, name, section(name), PAGE)
-    return page
-
-
-if __name__ == "__main__":
-    sys.exit(update(PAGE, lambda page: written(page, list(SECTIONS)), (__doc__ or "").splitlines()[0]))
+def cost(row: Row) -> Cost:
+    channels = 1 if getattr(row.cls, "hinge", False) or "multiclass" not in row.cls.tasks else 3
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, channels, 64, 64, generator=generator, requires_grad=True)
+    labels = torch.randint(0, max(2, channels), (2, 64, 64), generator=generator)
+    loss = build(row, max(2, channels))
+    with ls.use_engine("plain"), Operations() as done:
+        loss(logits, labels).backward()
+    try:
+        with ls.use_engine("numba"):
+            loss(logits, labels).backward()
+    except RuntimeError:
+        return Cost(False, done.count)
+    return Cost(True, done.count)

@@ -6,7 +6,6 @@ Every sentence with a number in it is made of the courses, also where they would
 from __future__ import annotations
 
 import math
-import tempfile
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ import numpy as np
 from plotly.subplots import make_subplots  # type: ignore[import-untyped]
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
-from lossmith.lab import UserError
-from lossmith.lab.experiments import box_regression as br
-from lossmith.lab.experiments.box_regression import Array, Course, Run
+from lossmith.lab.experiments.boxes import walk as br
+from lossmith.lab.experiments.boxes.walk import Array, Course, Run
 from lossmith.lab.page import figures
 from lossmith.lab.page.templates import render
 from lossmith.lab.run.records import write
@@ -65,17 +63,6 @@ DEVIATIONS = {
 _GRID = 90  # pixels across the disc
 _SMALLEST = 1e-3  # of the colour scale
 _CLEAR = 2  # standard errors
-
-
-def check_writable(page: Path) -> None:
-    """Raises `UserError` now instead of after minutes of work."""
-    try:
-        with tempfile.TemporaryFile(dir=page.parent):
-            pass
-    except OSError as error:
-        raise UserError(f"--out {page}: cannot be written ({error.strerror}); choose another file") from error
-    if page.is_dir():
-        raise UserError(f"--out {page}: is a folder; give a file, for example {page / 'box-regression.html'}")
 
 
 def write_page(courses: Courses, ablation: Courses, asked: Array, forms: list[str], seed: int, page: Path) -> None:
@@ -238,7 +225,7 @@ def _row(loss: str, form: str, courses: Courses) -> dict[str, Any]:
     cells = []
     for k in br.MARKS:
         error = _standard_error(course.at(k))
-        read = FIGURE[loss][k] if form == "published" else None
+        read = FIGURE[loss].get(k) if form == "published" else None
         cells.append({"total": _millions(_at(course, k)), "error": _millions(error), "read": read})
     return {"loss": loss, "form": FORMS[form], "cells": cells}
 

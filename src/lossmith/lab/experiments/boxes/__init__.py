@@ -1,0 +1,1 @@
+"""What the experiments about boxes share: the walk of boxes by the gradient of a loss, and its page."""
