@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import TimeoutError as TookTooLong
+from playwright.sync_api import sync_playwright
 
 from browser.pages import MAKERS, SITE
 from made_once import built, once
@@ -24,8 +27,6 @@ def browser() -> Iterator:
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=found)
         yield opened
@@ -52,7 +53,6 @@ def visit(request: pytest.FixtureRequest, browser, tmp_path_factory: pytest.Temp
     page = browser.new_page(viewport={"width": 1080, "height": 900})
     visited = Visit(page)
     page.goto(page_of(request.param, tmp_path_factory).as_uri(), wait_until="load")
-    page.wait_for_timeout(300)  # plotly draws after the load
     yield visited
     page.close()
 
@@ -70,10 +70,14 @@ class Visit:
         """The page at this width, in the light or in the dark."""
         self.page.emulate_media(color_scheme=scheme)
         self.page.set_viewport_size({"width": width, "height": 900})
-        self.page.wait_for_timeout(200)
+        with suppress(TookTooLong):  # the test then says what is wrong with the page
+            self.page.wait_for_function(STILL, arg=width, polling=50, timeout=10_000)
         return self.page
 
 
+# Plotly draws after the load and again a while after a resize, which is long on a slow machine.
+STILL = """(width) => innerWidth === width && [...document.querySelectorAll(".js-plotly-plot")].every((plot) =>
+  !plot.checkVisibility() || plot._fullLayout && Math.abs(plot._fullLayout.width - plot.clientWidth) <= 1)"""
 DRAWN = (
     ".scatterlayer .js-line[d], .scatterlayer .point, .barlayer .point path, .heatmaplayer image, .contourlayer path"
 )
