@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -60,6 +59,8 @@ def visit(request: pytest.FixtureRequest, browser, tmp_path_factory: pytest.Temp
 class Visit:
     """`page` is playwright's; `requests` and `complaints` are kept from before its first line was read."""
 
+    patience = 10_000  # ms
+
     def __init__(self, page) -> None:
         self.page, self.requests, self.complaints = page, list[str](), list[str]()
         page.on("request", lambda request: self.requests.append(request.url))
@@ -70,8 +71,10 @@ class Visit:
         """The page at this width, in the light or in the dark."""
         self.page.emulate_media(color_scheme=scheme)
         self.page.set_viewport_size({"width": width, "height": 900})
-        with suppress(TookTooLong):  # the test then says what is wrong with the page
-            self.page.wait_for_function(STILL, arg=width, polling=50, timeout=10_000)
+        try:
+            self.page.wait_for_function(STILL, arg=width, polling=50, timeout=self.patience)
+        except TookTooLong:
+            self.patience = 200  # ms; what is wrong with it is the test's to say
         return self.page
 
 
