@@ -43,18 +43,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leaves out thorough tests and some of others, by name, so that the same run everywhere."""
     if config.getoption("--thorough"):
         return
-    kept, left_out, begun = [], [], set[str]()
+    kept, left_out, begun = [], [], set[tuple[object, ...]]()
     for item in items:
-        cases = getattr(item, "callspec", None)
-        slow = cases is not None and cases.params.get("engine") == "triton"
-        small = item.path.name in FILES and item.name.partition("[")[0] not in LARGE
-        number, some = zlib.crc32(item.nodeid.encode()), item.get_closest_marker("one_in")
-        chosen = not slow or (small and number % ONE_IN == 0)
-        chosen = chosen and not item.get_closest_marker("thorough")
-        if chosen and some and cases:  # and the first case of each test
-            test = item.nodeid.partition("[")[0]
-            chosen = test not in begun or number % some.args[0] == 0
-            begun.add(test)
+        test, params = item.nodeid.partition("[")[0], getattr(getattr(item, "callspec", None), "params", {})
+        some, number = item.get_closest_marker("one_in"), zlib.crc32(item.nodeid.encode())
+        if item.get_closest_marker("thorough"):
+            chosen = False
+        elif params.get("engine") == "triton":
+            small = item.path.name in FILES and item.name.partition("[")[0] not in LARGE
+            chosen = small and number % ONE_IN == 0
+        else:  # of each test the first case with an engine, and with a loss of the catalogue
+            first = (test, params.get("engine"), getattr(params.get("row"), "name", None))
+            chosen = not some or first not in begun or number % some.args[0] == 0
+            begun.add(first)
         (kept if chosen else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)

@@ -44,6 +44,8 @@ from problems import (
 )
 from reference import REFERENCES
 
+pytestmark = pytest.mark.one_in(8)  # problems, dtypes and numbers of channels, with each loss and engine
+
 WHERE = "it looks at where a pixel is"
 UNSUPERVISED = "it reads no labels and sees every pixel, ignored or not"
 PAIRS = "it has a price for every two classes, which would have to follow them"
@@ -178,6 +180,7 @@ def reference(name: str, problem_name: str, text: str, number: int) -> Tensor:
 # ---- the value is right ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.one_in(2)
 @by_row
 @by_problem
 def test_value_is_the_reference(row, problem, engine):
@@ -209,6 +212,7 @@ def test_gradcheck(row, problem):
         assert torch.autograd.gradcheck(lambda z, f=loss: f(z, problem.target[:2]), logits, fast_mode=True)
 
 
+@pytest.mark.one_in(5)
 @by_row
 @by_problem
 def test_fused_is_plain(row, problem):

@@ -449,7 +449,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np, tiny
 number, folder = int(sys.argv[2]), Path(sys.argv[1])
-dtypes = [np.int16, np.int32, np.int64, np.uint8, np.float32, np.float64]
+dtypes = [np.int16, np.int64, np.float32]
 (folder / f"ready{number}").touch()
 for _ in range(2000):
     if len(list(folder.glob("ready*"))) >= 4:
@@ -469,5 +469,5 @@ def test_processes_that_begin_at_once_do_not_spoil_each_others_files(source):
     together = [python(MANY, str(source.parent), str(number)) for number in range(4)]
     for process in together:
         outcome(process)
-    assert outcome(python(MANY, str(source.parent), "4")) == ["12 0"]
-    assert len(list((source.parent / "__pycache__").glob("*.kernel*"))) == 12
+    assert outcome(python(MANY, str(source.parent), "4")) == ["6 0"]
+    assert len(list((source.parent / "__pycache__").glob("*.kernel*"))) == 6

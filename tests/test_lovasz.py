@@ -242,6 +242,7 @@ def test_kernels_are_used(answered):
             ls.LovaszSoftmaxLoss(exact=True)(logits, y)
 
 
+@pytest.mark.one_in(3)
 @by_case
 @pytest.mark.parametrize("bins", [1, 6])
 def test_fused_is_plain(cls, problem, bins):

@@ -69,7 +69,7 @@ def compare(pool: Pool, members: int, wholes: list[Call], splits: list[list[Call
 
 @pytest.mark.parametrize("members", [2, 3])
 @with_rows()
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 def test_any_split_by_images_is_the_whole_batch(pool, row, members):
     draw = random.Random(zlib.crc32(f"{row.name} {members}".encode()))
     wholes = [drawn(row, draw) for _ in range(DRAWS)]
@@ -479,6 +479,7 @@ def test_nothing_is_broken(pool):
     assert not differing(wholes, pool.run(2, cases.makes, splits, {}))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("module", "old", "new"), MUTANTS, ids=range(len(MUTANTS)))
 def test_mutants_die(pool, module, old, new):
     for whole, parts in zip(*everything(), strict=True):  # one by one: after an error in one process others would wait

@@ -26,7 +26,7 @@ from lossmith.engine.problem import Problem as Given
 from lossmith.engine.triton import call, maps, operators, order, sums
 from problems import PROBLEMS, ROWS, build, instead_of_numba, labels_of, logits_of, shares_of
 
-pytestmark = pytest.mark.one_in(3)  # cases of each test: the interpreter is slow
+pytestmark = pytest.mark.one_in(6)  # cases of each test: the interpreter is slow
 
 EVERYTHING = "dice + ce + focal(gamma=2.5) + conservative + ss + power_ce(exponent=0.7)"
 FIELDS = {row.name for row in ROWS if row.family == "field"}
