@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import numbers
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Literal, Self
 from weakref import WeakKeyDictionary
@@ -328,12 +330,14 @@ class Sum(Loss):
     def __init__(self, addends: list[tuple[Weight, Loss]]) -> None:
         super().__init__()
         flat = [(product(a, b, loss), addend) for a, loss in addends for b, addend in loss.addends]
-        terms = [(product(a, b, term), term) for a, addend in flat for b, term in addend.terms]
-        self._weights, self._products = [weight for weight, _ in flat], [weight for weight, _ in terms]
-        self.losses = nn.ModuleList(addend for _, addend in flat)
+        self._weights, self.losses = [weight for weight, _ in flat], nn.ModuleList(addend for _, addend in flat)
         for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
             self.add_module(name, ramp)
-        for weight, term in terms:
+        self._check()
+
+    def _check(self) -> None:
+        """Whether the terms go together: when they are added, and when a setting of one was assigned."""
+        for weight, term in (terms := self.terms):
             for value in weight.ends() if isinstance(weight, Schedule) else (weight,):
                 if not math.isfinite(value):
                     raise ValueError(f"the weight of {term!r} must be finite, got {value}")
@@ -353,11 +357,11 @@ class Sum(Loss):
 
     @property
     def terms(self) -> list[tuple[Weight, Loss]]:
-        return list(zip(self._products, (term for loss in self._own() for _, term in loss.terms), strict=True))
+        return [(product(a, b, term), term) for a, addend in self.addends for b, term in addend.terms]
 
     @property
     def shares(self) -> Loss:
-        _agree([term for _, term in self.terms], *self.how_it_is_run)
+        self._check()
         if self.group is not None:
             raise ValueError(f"a sum shares a batch as its terms do: give the group to them, not to {self!r}")
         return self.addends[0][1].shares
@@ -391,9 +395,6 @@ def _agree(terms: list[Loss], *settings: str) -> None:
 
 
 def _summed(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
-    total: Tensor | None = None
-    for (weight, _), value in zip(terms, values, strict=True):
-        part = weighed(weight, value)
-        total = part if total is None else total + part
-    assert total is not None
-    return total
+    return functools.reduce(
+        operator.add, (weighed(weight, value) for (weight, _), value in zip(terms, values, strict=True))
+    )

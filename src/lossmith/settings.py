@@ -267,39 +267,63 @@ class Settings(nn.Module):
             value = given.get(name, default)
             if value is default and isinstance(default, nn.Module):
                 value = copy.deepcopy(default)  # a module belongs to one owner
-            try:
-                read = plain(value)
-            except Exception as error:  # whoever brought the value may raise anything when it is read
-                raise ValueError(
-                    f"{who}: {name} cannot be read: {next(iter(str(error).splitlines()), error)}"
-                ) from error
-            hint = self.hints[name]
-            wrong = _problem(read, hint)
-            if wrong and isinstance(value, Tensor) and value.ndim == 0 and _problem(0.5, hint) is None:
-                wrong = _numeric([read])  # a number or a list, and a tensor is checked as a list is: by the call
-            if wrong:
-                raise wrong.error(f"{who}: {name} must be {wrong.text}, got {_shown(value)}")
-            if isinstance(read, list) and _takes_tensor(hint):
-                self._given[name] = _floats(read)
-                device = value.device if isinstance(value, Tensor) else torch.device("cpu")
-                self.register_buffer(name, _kept(self._given[name], device), persistent=False)
-            else:
-                self._given[name] = _tuples(read)
-                if not hasattr(nn.Module, name):  # `half` is the name of a setting, and of a method that must survive
-                    setattr(self, name, self._given[name])
+            self._set(name, value)
+        self.derive()
+
+    def derive(self) -> None:
+        """What settings have to be to each other, and what is made of them: once all are there, and when one is
+        assigned.
+        """
+
+    def _set(self, name: str, value: Any) -> None:
+        """Read a setting, check it by itself, keep it."""
+        who = type(self).__name__
+        try:
+            read = plain(value)
+        except Exception as error:  # whoever brought the value may raise anything when it is read
+            raise ValueError(f"{who}: {name} cannot be read: {next(iter(str(error).splitlines()), error)}") from error
+        hint = self.hints[name]
+        wrong = _problem(read, hint)
+        if wrong and isinstance(value, Tensor) and value.ndim == 0 and _problem(0.5, hint) is None:
+            wrong = _numeric([read])  # a number or a list, and a tensor is checked as a list is: by the call
+        if wrong:
+            raise wrong.error(f"{who}: {name} must be {wrong.text}, got {_shown(value)}")
+        before = self._buffers.pop(name, None)
+        if isinstance(read, list) and _takes_tensor(hint):
+            self._given[name] = _floats(read)
+            vars(self).pop(name, None)
+            near = value if isinstance(value, Tensor) else before
+            device = torch.device("cpu") if near is None else near.device
+            self.register_buffer(name, _kept(self._given[name], device), persistent=False)
+        else:
+            self._given[name] = _tuples(read)
+            if not hasattr(nn.Module, name):  # `half` is the name of a setting, and of a method that must survive
+                super().__setattr__(name, self._given[name])
 
     def __setattr__(self, name: str, value: Any) -> None:
+        """A setting that is assigned is checked as in the constructor; one that does not do leaves all as it was."""
         global _changes
-        if name in self.keywords:
-            _changes += 1
-        super().__setattr__(name, value)
+        if name not in self.keywords or "_given" not in vars(self):
+            super().__setattr__(name, value)
+            return
+        before = {key: copy.copy(held) if isinstance(held, dict) else held for key, held in vars(self).items()}
+        device = next((buffer.device for buffer in self.buffers()), None)
+        try:
+            self._set(name, value)
+            self.derive()
+        except Exception:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+        if device is not None:
+            self.to(device)
+        _changes += 1
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """What was pickled before there were these settings has their defaults."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for name in self.how_it_is_run & self.keywords.keys() - self._given.keys():
-            self._given[name] = self.keywords[name]
-            setattr(self, name, self.keywords[name])
+            self._set(name, self.keywords[name])
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """Settings follow the module to its device, but `.half()` does not round them."""

@@ -61,8 +61,8 @@ class ClassLoss(Dense):
     include_background: bool = True
     absent: Literal["smooth", "skip"] = "smooth"
 
-    def __init__(self, *unnamed: Any, **given: Any) -> None:
-        super().__init__(*unnamed, **given)
+    def derive(self) -> None:
+        super().derive()
         classes = self.settings()["classes"]
         if classes is not None and 0 in classes and not self.include_background:
             raise ValueError(

@@ -69,8 +69,8 @@ class GeneralizedFocalLoss(Loss):
     beta: NonNegative = 2.0
     box: BoxLoss = GIoULoss()
 
-    def __init__(self, *unnamed: Any, **given: Any) -> None:
-        super().__init__(*unnamed, **given)
+    def derive(self) -> None:
+        super().derive()
         if self.box.fmt != "xyxy" or self.box.reduction != "mean":
             raise ValueError(f"GeneralizedFocalLoss: box must have fmt='xyxy' and reduction='mean', got {self.box!r}")
         shared = {name: getattr(self, name) for name in ("group", "gradient", "split")}
@@ -81,7 +81,7 @@ class GeneralizedFocalLoss(Loss):
                     f"GeneralizedFocalLoss: its box shares the batch otherwise than itself: {self.box!r}; give group, "
                     "gradient and split to GeneralizedFocalLoss, from where its box has them"
                 )
-            self.box = self._given["box"] = type(self.box)(**{**self.box.settings(), **shared})
+            self._set("box", type(self.box)(**{**self.box.settings(), **shared}))
         self._terms: list[tuple[Weight, Loss]] = [
             (1.0, QualityFocalLoss(beta=self.beta, **shared)),
             (self.box_weight, self.box),

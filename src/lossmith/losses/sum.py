@@ -28,8 +28,8 @@ class Recipe(ClassLoss):
     takes: ClassVar[frozenset[str]] = PixelLoss.takes
     reduction: Literal["mean", "sum"] = "mean"  # a sum is one number
 
-    def __init__(self, *unnamed: Any, **given: Any) -> None:
-        super().__init__(*unnamed, **given)
+    def derive(self) -> None:
+        super().derive()
         self.sum = self.formula()
 
     def formula(self) -> Loss:
