@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from itertools import zip_longest
 from pathlib import Path
@@ -69,8 +70,13 @@ def command(facts: Facts, losses: list[str], options: tuple[str, ...] = ()) -> s
     words = ["lossmith", "compare", facts["data"]]
     for loss in losses:
         words += ["--loss", loss]
-    words += ["--lr", "auto", "--budget", f"{BUDGET_MINUTES}m", *options]
+    words += ["--lr", "auto", "--budget", f"{_budget(facts, len(losses))}m", *options]
     return shlex.join([*words, "--out", f"{Path(facts['data']).name or 'data'}-compare"])
+
+
+def _budget(facts: Facts, losses: int) -> int:
+    """Minutes: as many as three rates and two seeds of each take, where that is more than usual."""
+    return max(BUDGET_MINUTES, math.ceil(_minutes(facts, _TRIALS * losses) or 0))
 
 
 def _minutes(facts: Facts, trials: int) -> float | None:
