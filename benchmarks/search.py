@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import shlex
 import shutil
 import subprocess
@@ -180,6 +179,7 @@ def short_way(data: Path, out: Path, options: list[str], how: list[str]) -> dict
         "rates": {loss: tried["used"] for loss, tried in results["rates"].items()},
         "trivial": results["trivial"],
         "ranked_by": results["ranked_by"],
+        "machine": results["trials"][0]["machine"],
         "trials": len(results["trials"]),
         "seconds": sum(t["seconds"] for t in results["trials"]),
         "seeds": sorted({t["seed"] for t in results["trials"]} & set(range(1000))),
@@ -274,7 +274,7 @@ def main() -> None:
             continue
         losses = list(dict.fromkeys([*CANDIDATES, *short["losses"]]))
         judged = judge(short, long_way(data, out, options, how, losses, asked.seeds))
-        every = json.loads(answers.read_text()) if answers.exists() else {"machine": platform.processor(), "sets": {}}
+        every = json.loads(answers.read_text()) if answers.exists() else {"machine": short["machine"], "sets": {}}
         every["sets"][name] = {"short": short, "how": how, "budget": asked.budget, **judged}
         answers.write_text(json.dumps(every, indent=1))
         print(json.dumps({k: v for k, v in judged.items() if k != "scores"}, indent=1), flush=True)
