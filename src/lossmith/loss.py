@@ -333,23 +333,24 @@ class Sum(Loss):
         self._weights, self.losses = [weight for weight, _ in flat], nn.ModuleList(addend for _, addend in flat)
         for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
             self.add_module(name, ramp)
-        self._check()
-
-    def _check(self) -> None:
-        """Whether the terms go together: when they are added, and when a setting of one was assigned."""
-        for weight, term in (terms := self.terms):
+        for weight, term in self.terms:
             for value in weight.ends() if isinstance(weight, Schedule) else (weight,):
                 if not math.isfinite(value):
                     raise ValueError(f"the weight of {term!r} must be finite, got {value}")
+        self._check([term for _, term in self.terms])
+
+    def _check(self, terms: list[Loss]) -> None:
+        """Whether they go together: when they are added, and when a setting of one was assigned."""
+        for term in terms:
             if term.reduction == "none":
                 raise ValueError(f"{term!r} has reduction='none' and cannot be part of a sum, which is one number")
-        for slot in {term.slot for _, term in terms}:
-            readers = {term.inputs: term for _, term in terms if term.slot == slot}
+        for slot in {term.slot for term in terms}:
+            readers = {term.inputs: term for term in terms if term.slot == slot}
             if len(readers) > 1:
                 listed = " and ".join(f"{term!r}" for term in readers.values())
                 raise ValueError(f"{listed} read the input {slot!r} in different ways and cannot be added")
-            _agree([term for _, term in terms if term.slot == slot], "ignore_index", "task", "fmt")
-        _agree([term for _, term in terms], *self.how_it_is_run)
+            _agree([term for term in terms if term.slot == slot], "ignore_index", "task", "fmt")
+        _agree(terms, *self.how_it_is_run)
 
     @property
     def addends(self) -> list[tuple[Weight, Loss]]:
@@ -361,7 +362,7 @@ class Sum(Loss):
 
     @property
     def shares(self) -> Loss:
-        self._check()
+        self._check([term for _, term in self.terms])
         if self.group is not None:
             raise ValueError(f"a sum shares a batch as its terms do: give the group to them, not to {self!r}")
         return self.addends[0][1].shares
@@ -395,6 +396,5 @@ def _agree(terms: list[Loss], *settings: str) -> None:
 
 
 def _summed(terms: list[tuple[Weight, Loss]], values: Iterable[Tensor]) -> Tensor:
-    return functools.reduce(
-        operator.add, (weighed(weight, value) for (weight, _), value in zip(terms, values, strict=True))
-    )
+    parts = (weighed(weight, value) for (weight, _), value in zip(terms, values, strict=True))
+    return functools.reduce(operator.add, parts)
