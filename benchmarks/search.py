@@ -27,18 +27,17 @@ import nibabel
 import numpy as np
 from PIL import Image
 from scipy import stats  # type: ignore[import-untyped]
-from scipy.special import logit  # type: ignore[import-untyped]
 
 from lossmith.lab.data.builtin import find_folder
+from lossmith.lab.run.race import RATES_SEED, score_of
+from lossmith.lab.say.decision import MARGIN, on_logit_scale
 from lossmith.lab.settings import RATES as MULTIPLES
 from lossmith.lab.settings import USUAL_RATE
 
 Array = np.ndarray[Any, Any]
 RATES = tuple(USUAL_RATE * rate for rate in MULTIPLES)  # those that `--lr auto` chooses from
 CANDIDATES = ("ce", "dice", "dice + ce", "tversky", "focal", "lovasz")
-NOISE = 0.02  # of the score; what `compare` calls as good
 SIDE = 320  # of a window
-CLIP = 4.0  # on the logit scale, as in `compare`
 
 
 # ------------------------------------------------------------------------------------------------------- the folders
@@ -182,7 +181,7 @@ def short_way(data: Path, out: Path, options: list[str], how: list[str]) -> dict
         "machine": results["trials"][0]["machine"],
         "trials": len(results["trials"]),
         "seconds": sum(t["seconds"] for t in results["trials"]),
-        "seeds": sorted({t["seed"] for t in results["trials"]} & set(range(1000))),
+        "seeds": sorted({t["seed"] for t in results["trials"]} - {RATES_SEED}),
     }
     answer.write_text(json.dumps(found, indent=1))
     return found
@@ -199,7 +198,7 @@ def long_way(
         results = lossmith(*words, "--out", str(out / f"long-{rate:g}"))
         for loss in losses:
             trials = sorted((t for t in results["trials"] if t["loss"] == loss), key=lambda t: t["seed"])
-            scores = [(t["metrics"] or {}).get(results["ranked_by"]) or 0.0 for t in trials]
+            scores = [score_of(t, results["ranked_by"]) for t in trials]
             found[loss, rate] = scores, sum(t["seconds"] for t in trials)
     return found
 
@@ -207,7 +206,7 @@ def long_way(
 def judge(short: dict[str, Any], long: dict[tuple[str, float], tuple[list[float], float]]) -> dict[str, Any]:
     """How far the pick is below the best of the long way, which is chosen by all of its seeds."""
     pick = short["decision"]["use"]
-    best = max(long, key=lambda x: float(np.mean(_logits(long[x][0]))))
+    best = max(long, key=lambda x: float(np.mean(on_logit_scale(long[x][0]))))
     seen = len(short["seeds"]) if pick else 0
     facts: dict[str, Any] = {
         "best": {"loss": best[0], "rate": best[1], "score": float(np.mean(long[best][0]))},
@@ -220,9 +219,9 @@ def judge(short: dict[str, Any], long: dict[tuple[str, float], tuple[list[float]
     mine = long[pick, rate][0]
     unseen = [i for i in range(len(mine)) if i >= seen] or list(range(len(mine)))
     gap = np.asarray(long[best][0])[unseen] - np.asarray(mine)[unseen]
-    odds = (_logits(long[best][0]) - _logits(mine))[unseen]
+    odds = (on_logit_scale(long[best][0]) - on_logit_scale(mine))[unseen]
     low, high = _interval(gap)
-    worse = bool(_interval(odds)[0] > 0) and float(np.mean(gap)) > NOISE
+    worse = bool(_interval(odds)[0] > 0) and float(np.mean(gap)) > MARGIN
     return facts | {
         "pick": {"loss": pick, "rate": rate, "score": float(np.mean(mine))},
         "below_best": float(np.mean(gap)),
@@ -231,10 +230,6 @@ def judge(short: dict[str, Any], long: dict[tuple[str, float], tuple[list[float]
         "within_noise": not worse,
         "beats_trivial": float(np.mean(mine)) > max(short["trivial"].values()),
     }
-
-
-def _logits(scores: list[float]) -> Array:
-    return np.asarray(np.clip(logit(np.clip(scores, 1e-9, 1 - 1e-9)), -CLIP, CLIP))
 
 
 def _interval(values: Array) -> tuple[float, float]:

@@ -333,11 +333,11 @@ class Sum(Loss):
         self._weights, self.losses = [weight for weight, _ in flat], nn.ModuleList(addend for _, addend in flat)
         for name, ramp in named(weight.ramp for weight in self._weights if isinstance(weight, Schedule)).items():
             self.add_module(name, ramp)
-        for weight, term in self.terms:
+        for weight, term in (terms := self.terms):
             for value in weight.ends() if isinstance(weight, Schedule) else (weight,):
                 if not math.isfinite(value):
                     raise ValueError(f"the weight of {term!r} must be finite, got {value}")
-        self._check([term for _, term in self.terms])
+        self._check([term for _, term in terms])
 
     def _check(self, terms: list[Loss]) -> None:
         """Whether they go together: when they are added, and when a setting of one was assigned."""

@@ -311,7 +311,7 @@ class Settings(nn.Module):
         try:
             self._set(name, value)
             self.derive()
-        except Exception:
+        except BaseException:
             vars(self).clear()
             vars(self).update(before)
             raise

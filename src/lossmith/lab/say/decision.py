@@ -43,7 +43,7 @@ RACE = tuple(
 CONFIDENCE = 0.95
 MARGIN = 0.02  # scores that differ by less are as good as each other
 LEARNT = 0.01  # a loss that is not better than a trivial predictor by this has learnt nothing
-_CLIP = 4.0  # on the logit scale: a score of 0.018 or 0.982; what failed is as far away as a score can be
+_CLIP = 4.0  # on the logit scale: a score of 0.018 or 0.982
 _PRIOR_DEVIATION = 0.3
 _PRIOR_SEEDS = 4
 _UPPER_LIMIT = 0.7  # of the run's own deviation: with few trials it is too small as often as not
@@ -150,6 +150,11 @@ def decide(scores: Scores, losses: Sequence[str], looks: Sequence[Look] = RACE, 
     return Decision(leader, regret, standings, alive, settled)
 
 
+def on_logit_scale(scores: Array | list[float]) -> Array:
+    """Scores from 0 to 1 as they are compared; what failed is as far away as a score can be."""
+    return np.asarray(np.clip(special.logit(np.clip(scores, 0, 1)), -_CLIP, _CLIP))
+
+
 def best_rates(scores: Mapping[str, Mapping[float, float]], usual: float) -> dict[str, float]:
     """The learning rate at which each loss scored best; among equals the one that is nearest to the usual."""
     return {
@@ -166,7 +171,7 @@ class _Pairs:
     ) -> None:
         self.losses, self.seeds, self.alpha = list(losses), seeds, alpha
         raw = np.array([[table[loss][seed] for seed in range(seeds)] for loss in losses]).reshape(len(losses), seeds)
-        self.logits = np.clip(special.logit(np.clip(raw, 0, 1)), -_CLIP, _CLIP)
+        self.logits = on_logit_scale(raw)
         self.mean = self.logits.mean(1)
         self.deviation = max(deviation, self._residual())
         difference = self.logits[:, None] - self.logits
