@@ -33,13 +33,13 @@ class Overlap(Moded):
     def __init__(
         self,
         mode: str,
-        classes: Sequence[int] | None,
-        log_loss: bool,
-        from_logits: bool,
-        smooth: float,
-        ignore_index: int | None,
-        eps: float,
-        class_weights: Numbers,
+        classes: Sequence[int] | None = None,
+        log_loss: bool = False,
+        from_logits: bool = True,
+        smooth: float = 0.0,
+        ignore_index: int | None = None,
+        eps: float = 1e-7,
+        class_weights: Numbers = None,
     ) -> None:
         super().__init__(mode, ignore_index, from_logits, class_weights)
         if classes is not None and mode == BINARY_MODE:
@@ -99,19 +99,6 @@ class DiceLoss(Overlap):
     0.1667
     """
 
-    def __init__(
-        self,
-        mode: str,
-        classes: Sequence[int] | None = None,
-        log_loss: bool = False,
-        from_logits: bool = True,
-        smooth: float = 0.0,
-        ignore_index: int | None = None,
-        eps: float = 1e-7,
-        class_weights: Numbers = None,
-    ) -> None:
-        super().__init__(mode, classes, log_loss, from_logits, smooth, ignore_index, eps, class_weights)
-
     def term(self, settings: dict[str, Any], soft: bool) -> RegionLoss:
         return overlap(OurDice, 2 * self.smooth, 2 * self.smooth, soft, settings)
 
@@ -127,19 +114,6 @@ class JaccardLoss(Overlap):
 
     A class that the target lacks counts as 0, and stays in the mean.
     """
-
-    def __init__(
-        self,
-        mode: str,
-        classes: Sequence[int] | None = None,
-        log_loss: bool = False,
-        from_logits: bool = True,
-        smooth: float = 0.0,
-        ignore_index: int | None = None,
-        eps: float = 1e-7,
-        class_weights: Numbers = None,
-    ) -> None:
-        super().__init__(mode, classes, log_loss, from_logits, smooth, ignore_index, eps, class_weights)
 
     def term(self, settings: dict[str, Any], soft: bool) -> RegionLoss:
         return overlap(OurJaccard, self.smooth, self.smooth, soft, settings)
