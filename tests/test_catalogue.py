@@ -75,7 +75,6 @@ EXEMPT: dict[tuple[str, str], str] = {  # (loss, property): reason. It has to fa
         (name, "fused_serves_hard_targets"): "no kernel writes p, or −ln p, of every class at every pixel"
         for name in ("entropy", "active_contour", "boundary_f1", "nonadjacency")
     },
-    **{(name, "fused_serves_hard_targets"): "no kernel sums over a map" for name in ("boundary", "hausdorff")},
     **{
         (name, "impossible_classes_have_no_gradient"): "its channels do not compete: −inf elsewhere is no certainty"
         for name in ("dice2", "lovasz_hinge")

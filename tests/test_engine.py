@@ -98,7 +98,7 @@ def test_an_engine_can_be_named(answered):
             LOSS(logits, labels)
     assert answered == [("numba", Pass), ("plain", Pass)]
     with ls.use_engine("numba"), pytest.raises(RuntimeError, match=r"use_engine\('numba'\) cannot serve this call"):
-        ls.BoundaryLoss(ignore_index=IGNORED)(logits, labels)
+        ls.BoundaryF1Loss(ignore_index=IGNORED)(logits, labels)
 
 
 SIZES = [1, 7, 63, 64, 65, 255, 256, 257, 1000, 70_000]

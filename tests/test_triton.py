@@ -21,8 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import lossmith as ls
 from lossmith.distance import signed_distances
 from lossmith.engine import choice
-from lossmith.engine.contract import MapSums
-from lossmith.engine.problem import Problem as Given
 from lossmith.engine.triton import call, maps, operators, order, sums
 from problems import PROBLEMS, ROWS, build, instead_of_numba, labels_of, logits_of, shares_of
 
@@ -277,29 +275,6 @@ def test_nothing_to_read(shape):
         value, gradient = valued(ls.parse(text), torch.zeros(shape), labels)
         assert value.isfinite()
         assert gradient.shape == shape
-
-
-@pytest.mark.parametrize("error", ["chance", "residual", "square"])
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("soft", [False, True])
-def test_sums_over_a_map(error, channels, soft):
-    task = "binary" if channels == 1 else "multiclass"
-    target = labels_of(2, 2, 1, 5, 7) if channels == 1 else labels_of(3, 2, 5, 7)
-    if soft:
-        target = shares_of(2, channels, 5, 7).float() if channels > 1 else torch.rand(2, 1, 5, 7)
-    price, up = logits_of(2, channels, 5, 7, seed=3), logits_of(2, channels, seed=4)
-
-    def asked(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        z = logits_of(2, channels, 5, 7).to(dtype).requires_grad_()
-        question = MapSums(Given(z, target, torch.ones(2, 5, 7), None, task, 255), price.to(dtype), error)
-        sums = choice.ask(question)
-        return sums.detach(), torch.autograd.grad(sums, z, up.to(sums.dtype))[0]
-
-    sums, gradient = asked(torch.float32)
-    with ls.use_engine("plain"):
-        expected, wanted = asked(torch.float64)
-    torch.testing.assert_close(sums, expected, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradient.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

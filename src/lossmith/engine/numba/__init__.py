@@ -1,9 +1,9 @@
 """The numba engine: loops compiled by Numba, for float32, bfloat16 and float16 tensors on a CPU.
 
-    sums.py, order.py, overlap.py               answer a question with the kernels
+    sums.py, order.py, maps.py, overlap.py      answer a question with the kernels
     plan.py, launch.py                          what is known before a call, and how a kernel is run
     softmax.py, scores.py, soft.py, sigmoid.py  kernels for sums over pixels
-    ordered.py, boxes.py                        kernels for errors in order, and for boxes
+    ordered.py, mapped.py, boxes.py             kernels for errors in order, for sums over a map, and for boxes
     arithmetic.py, curves.py, pixels.py         what is pasted into them
     compiler.py, cache.py, available.py         compile them, keep them on disk; whether there are any
 
@@ -22,11 +22,11 @@ _folder = Folder(
         Pass: ("sums", "measured"),
         Order: ("order", "ranked"),
         Levels: ("order", "on_levels"),
+        MapSums: ("maps", "summed"),
         Overlap: ("overlap", "overlap"),
     },
     {
         Field: "no kernel hands out probabilities",
-        MapSums: "no kernel sums over a map",
         Residuals: "no kernel is needed for differences of numbers",
         Scores: "no kernel reads scores",
     },

@@ -144,7 +144,11 @@ class _RankingJob:
         self.slots = how.bins + plain.EXTRA
         self.channels = self.plan.grid.channels
         self.groups = self.plan.grid.images if how.per_image else 1
-        self.counts: list[np.ndarray[Any, Any]] = []
+        # Where a pixel counts as 1, narrow counts hold all of them, and half as much memory is hit at random.
+        ones = problem.weight is None and bool((factor == 1).all())
+        narrow = ones and self.plan.images * self.plan.pixels < 1 << 31
+        self.whole = torch.int32 if narrow else torch.int64
+        self.counts: list[Tensor] = []
 
     def span(self) -> Tensor:
         """The largest error of each group and class."""
@@ -157,26 +161,31 @@ class _RankingJob:
     def histogram(self, span: Tensor) -> Tensor:
         """The weights of background and foreground in each slot: (G, C, 2, slots)."""
         self.counts = []
-        self._rank(softmax_histogram if self.plan.hard_softmax else sigmoid_histogram, span)
-        counts: Tensor = torch.from_numpy(sum(self.counts)).double()
+        self._rank(softmax_histogram if self.plan.hard_softmax else sigmoid_histogram, self._counting, span)
+        counts = torch.stack(self.counts).sum(0, dtype=torch.int64).double()
         return counts.view(self.groups, -1, 2, self.slots)
 
     def gradient(self, table: Tensor, span: Tensor) -> Tensor:
         out = self.plan.output()
         charge = softmax_charge if self.plan.hard_softmax else sigmoid_charge
-        self._rank(charge, span, table.flatten(2).float().numpy(), self.plan.out.field(out))
+        self._rank(charge, self._scratch, span, table.flatten(2).float().numpy(), self.plan.out.field(out))
         return out
 
-    def _rank(self, kernel: Callable[..., None], span: Tensor, *results: Any) -> None:
+    def _rank(
+        self, kernel: Callable[..., None], scratch: Callable[[], tuple[Any, ...]], span: Tensor, *results: Any
+    ) -> None:
         scale = plain.scale_of(span, self.how.bins).float().numpy()
         slots = Slots(self.how.bins, self.how.per_image, self.factor.numpy(), scale)
         hinge = () if self.plan.hard_softmax else (self.how.hinge,)
-        self.plan.run(kernel, (*self.shown, *hinge, slots, *results), self._scratch)
+        self.plan.run(kernel, (*self.shown, *hinge, slots, *results), scratch)
 
     def _scratch(self) -> tuple[Any, ...]:
-        rows = fresh(2, self.channels, LANES)
-        lane = fresh(LANE_ROWS, LANES)
         places = fresh(LANES, dtype=torch.int32)
-        amounts = fresh(LANES, dtype=torch.int64)
-        self.counts.append(np.zeros((self.groups, self.channels, 2 * self.slots), np.int64))
-        return rows.numpy(), lane.numpy(), places.numpy(), amounts.numpy(), self.counts[-1]
+        return fresh(2, self.channels, LANES).numpy(), fresh(LANE_ROWS, LANES).numpy(), places.numpy()
+
+    def _counting(self) -> tuple[Any, ...]:
+        """The same, and a histogram of this thread's own."""
+        amounts = fresh(LANES, dtype=self.whole)
+        counts = fresh(self.groups, self.channels, 2 * self.slots, dtype=self.whole).zero_()
+        self.counts.append(counts)
+        return *self._scratch(), amounts.numpy(), counts.numpy()

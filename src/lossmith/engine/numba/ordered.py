@@ -65,7 +65,7 @@ def find_slots(slots, scale, inside, errors, places, groups):
 def count_weights(weight, factor, amounts, groups):
     """Weights as whole numbers: their sums do not depend on the order, nor on the number of threads."""
     for i in range(GROUP * groups):
-        amounts[i] = np.int64(weight[i] * factor)
+        amounts[i] = weight[i] * factor
 
 
 @njit(**FAST)
@@ -106,7 +106,7 @@ def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid,
 
 
 @kernel(**KERNEL)
-def softmax_charge(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots, table, out):
+def softmax_charge(start, stop, rows, lane, places, grid, logits, known, slots, table, out):
     """∂/∂z_k = p_k (q_k − Σ p q), where q is what the table charges: for the label − that, and without cancellation."""
     grid, logits, known = named(grid, logits, known)
     out = Field(*out)
@@ -164,7 +164,7 @@ def channel_errors(hinge, lane, groups):
 
 
 @kernel(**KERNEL)
-def largest_errors(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, largest):
+def largest_errors(start, stop, rows, lane, places, grid, logits, known, one_vs_rest, largest):
     """Of a hinge, per chunk and channel; at least 0, NaN left out."""
     grid, logits, known = named(grid, logits, known)
     top = rows[0]
@@ -206,9 +206,7 @@ def sigmoid_histogram(
 
 
 @kernel(**KERNEL)
-def sigmoid_charge(
-    start, stop, rows, lane, places, amounts, histogram, grid, logits, known, one_vs_rest, hinge, slots, table, out
-):
+def sigmoid_charge(start, stop, rows, lane, places, grid, logits, known, one_vs_rest, hinge, slots, table, out):
     grid, logits, known = named(grid, logits, known)
     out = Field(*out)
     for chunk in range(start, stop):
