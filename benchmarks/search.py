@@ -6,7 +6,8 @@ made out of real images: rare and mostly empty tiles; unclear borders as 255; a 
 that must stay together; a volume. What is written: the pick, how far below the best configuration of the long way it is
 at its own rate, over the seeds that the short way did not see, and what each way cost.
 
-A folder of --out keeps its trials: stopped, the same command goes on. Five sets take two to three hours of two cores.
+A folder of --out keeps its trials: stopped, the same command goes on. Five sets with short trials take two hours of two
+cores.
 """
 
 from __future__ import annotations

@@ -202,11 +202,12 @@ def largest(u: Tensor, valid: Tensor | None, k: int | Tensor) -> Tensor:
     k = min(int(k), len(flat))
     if k == 0:
         return torch.zeros_like(u, dtype=torch.bool)
-    least = kth_largest(flat.numpy(), k)
-    kept = flat > least
-    ties = (flat == least).nonzero()[: k - int(kept.sum()), 0]
-    kept[ties] = True
-    kept = kept.view_as(u)
+    values = flat.numpy()
+    least = kth_largest(values, k)
+    hardest = values > least
+    ties = np.flatnonzero(values == least)[: k - int(np.count_nonzero(hardest))]
+    hardest[ties] = True
+    kept = torch.from_numpy(hardest).view_as(u)
     return kept if valid is None else kept & valid
 
 

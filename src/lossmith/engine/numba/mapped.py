@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .arithmetic import FAST, GROUP, KERNEL, LANES, ONE, TWO, ZERO, dot, dot_square, multiply
+from .arithmetic import FAST, GROUP, KERNEL, LANES, ONE, TWO, ZERO, dot, dot_square
 from .cache import kernel
 from .pixels import (
     HIT,
@@ -20,6 +20,7 @@ from .pixels import (
     MISS,
     OWN,
     PULL,
+    PUSH,
     SCALE,
     TARGET,
     VALUE,
@@ -28,11 +29,10 @@ from .pixels import (
     P,
     Q,
     block_of,
-    clear_ignored,
-    load,
     load_weights,
     named,
     share_of,
+    start_of,
     store,
 )
 from .sigmoid import chances, load_channel
@@ -45,20 +45,13 @@ CHANCE, RESIDUAL, SQUARE = range(3)  # the errors, in the order of `contract.Err
 @njit(**FAST)
 def load_prices(price, block, channel, weight, out):
     """The price of each pixel times its weight: 0 where that is 0, whatever the map holds there."""
-    load(price, block, channel, out)
-    multiply(out, weight, out, block.groups)
-    clear_ignored(weight, out, block.groups)
-
-
-@njit(**FAST)
-def find_errors(error, lane, groups):
-    """VALUE = p, or p − r as (1 − r) p − r (1 − p), which does not cancel: from P, Q = 1 − P and TARGET = r."""
-    for i in range(GROUP * groups):
-        lane[VALUE, i] = lane[P, i]
-    if error != CHANCE:
-        for i in range(GROUP * groups):
-            r = lane[TARGET, i]
-            lane[VALUE, i] = (ONE - r) * lane[P, i] - r * lane[Q, i]
+    source = price.flat[start_of(price, block, channel, price.pixel) :]
+    for i in range(block.size):
+        w = weight[i]
+        x = w * source[i]
+        out[i] = x if w != 0 else ZERO
+    for i in range(block.size, GROUP * block.groups):
+        out[i] = ZERO
 
 
 @njit(**FAST)
@@ -70,7 +63,7 @@ def add_errors(error, lane, groups):
 
 
 @njit(**FAST)
-def class_pulls(error, upstream, lane, groups, q):
+def pulls(error, upstream, lane, groups, q):
     """q, the gradient with respect to p."""
     if error == SQUARE:
         for i in range(GROUP * groups):
@@ -91,16 +84,19 @@ def load_classes(grid, logits, known, soft, block, scratch, lane):
 
 
 @njit(**FAST)
-def class_chances(soft, mine, exps, share, lane, groups):
-    """P, Q and TARGET of a class."""
-    for i in range(GROUP * groups):
-        p, hit, miss, label = exps[i] * lane[SCALE, i], lane[HIT, i], lane[MISS, i], lane[LABEL, i] == mine
-        lane[P, i] = hit if label else p
-        lane[Q, i] = miss if label else ONE - p
-        lane[TARGET, i] = ONE if label else ZERO
-    if soft is not None:
+def class_errors(error, soft, mine, exps, share, lane, groups):
+    """VALUE = p, or p − r of a class as (1 − r) p − r (1 − p), which does not cancel: of the label − (1 − p)."""
+    if soft is None or error == CHANCE:
+        own, sign = (HIT, ONE) if error == CHANCE else (MISS, -ONE)
         for i in range(GROUP * groups):
-            lane[TARGET, i] = share[i]
+            label, other = sign * lane[own, i], exps[i] * lane[SCALE, i]
+            lane[VALUE, i] = label if lane[LABEL, i] == mine else other
+    else:
+        for i in range(GROUP * groups):
+            p, hit, miss, likeliest = exps[i] * lane[SCALE, i], lane[HIT, i], lane[MISS, i], lane[LABEL, i] == mine
+            r, q = share[i], miss if likeliest else ONE - p
+            p = hit if likeliest else p
+            lane[VALUE, i] = (ONE - r) * p - r * q
 
 
 @kernel(**KERNEL)
@@ -115,8 +111,7 @@ def softmax_sums(start, stop, scratch, lane, grid, logits, known, soft, price, e
             load_classes(grid, logits, known, soft, block, scratch, lane)
             for c in range(grid.channels):
                 load_prices(price, block, c, lane[WEIGHT], lane[PULL])
-                class_chances(soft, np.float32(c), rows[c], shares[c], lane, block.groups)
-                find_errors(error, lane, block.groups)
+                class_errors(error, soft, np.float32(c), rows[c], shares[c], lane, block.groups)
                 partial[chunk, c] += add_errors(error, lane, block.groups)
 
 
@@ -139,23 +134,35 @@ def softmax_gradient(start, stop, scratch, lane, grid, logits, known, soft, pric
             for c in range(grid.channels):
                 mine = np.float32(c)
                 load_prices(price, block, c, lane[WEIGHT], lane[PULL])
-                class_chances(soft, mine, rows[c], shares[c], lane, groups)
-                find_errors(error, lane, groups)
-                class_pulls(error, upstream[image, c], lane, groups, q[c])
+                if error == SQUARE:
+                    class_errors(error, soft, mine, rows[c], shares[c], lane, groups)
+                pulls(error, upstream[image, c], lane, groups, q[c])
                 for i in range(lanes):
-                    own = lane[OWN, i]
-                    lane[OWN, i] = q[c, i] if lane[LABEL, i] == mine else own
-            for c in range(grid.channels):
-                for i in range(lanes):
-                    p, pull = rows[c, i] * lane[SCALE, i], q[c, i] - lane[OWN, i]  # both 0 for the label
-                    rows[c, i], q[c, i] = p, pull
-                    lane[INNER, i] += p * pull
+                    own, pull = lane[OWN, i], q[c, i]
+                    lane[OWN, i] = pull if lane[LABEL, i] == mine else own
+                    lane[INNER, i] += rows[c, i] * pull  # 0 for the label
+            for i in range(lanes):  # Σ p (q − q of the label): what is left of the label is 1 − p
+                lane[INNER, i] = lane[INNER, i] * lane[SCALE, i] - lane[OWN, i] * lane[MISS, i]
+                lane[OWN, i] += lane[INNER, i]
+                lane[PUSH, i] = -lane[HIT, i] * lane[INNER, i]
             for c in range(grid.channels):
                 mine = np.float32(c)
                 for i in range(lanes):
-                    label, other = -lane[HIT, i] * lane[INNER, i], rows[c, i] * (q[c, i] - lane[INNER, i])
+                    label, other = lane[PUSH, i], rows[c, i] * lane[SCALE, i] * (q[c, i] - lane[OWN, i])
                     rows[c, i] = label if lane[LABEL, i] == mine else other
                 store(out, block, c, rows[c])
+
+
+@njit(**FAST)
+def channel_errors(error, lane, groups):
+    """VALUE = p, or p − r, of a channel."""
+    if error == CHANCE:
+        for i in range(GROUP * groups):
+            lane[VALUE, i] = lane[P, i]
+    else:
+        for i in range(GROUP * groups):
+            r = lane[TARGET, i]
+            lane[VALUE, i] = (ONE - r) * lane[P, i] - r * lane[Q, i]
 
 
 @kernel(**KERNEL)
@@ -171,7 +178,7 @@ def sigmoid_sums(start, stop, scratch, lane, grid, logits, known, one_vs_rest, p
                 load_channel(grid, logits, known, block, c, one_vs_rest, lane)
                 load_prices(price, block, c, lane[LIVE], lane[PULL])
                 chances(lane, block.groups)
-                find_errors(error, lane, block.groups)
+                channel_errors(error, lane, block.groups)
                 partial[chunk, c] += add_errors(error, lane, block.groups)
 
 
@@ -189,8 +196,9 @@ def sigmoid_gradient(start, stop, scratch, lane, grid, logits, known, one_vs_res
                 load_channel(grid, logits, known, block, c, one_vs_rest, lane)
                 load_prices(price, block, c, lane[LIVE], lane[PULL])
                 chances(lane, groups)
-                find_errors(error, lane, groups)
-                class_pulls(error, upstream[image, c], lane, groups, lane[LOGIT])
+                if error == SQUARE:
+                    channel_errors(error, lane, groups)
+                pulls(error, upstream[image, c], lane, groups, lane[LOGIT])
                 for i in range(GROUP * groups):
                     lane[LOGIT, i] *= lane[P, i] * lane[Q, i]
                 store(out, block, c, lane[LOGIT])

@@ -48,17 +48,29 @@ class Slots(NamedTuple):
 
 
 @njit(**FAST)
-def find_slots(slots, scale, inside, errors, places, groups):
-    """Slot 0 for 0 and below, 1 + the nearest level, the last for NaN; those of foreground follow those of background.
+def slot_of(e, scale, bound):
+    """0 for 0 and below, 1 + the nearest level, the last for NaN."""
+    x = e * scale + np.float32(1.5)
+    x = x if x < bound else bound
+    return np.int32(ZERO if e <= 0 else x)
 
-    `inside` is 1 for foreground, 0 for background.
-    """
+
+@njit(**FAST)
+def find_slots(slots, scale, inside, errors, places, groups):
+    """The slots of foreground follow those of background. `inside` is 1 for foreground, 0 for background."""
     bound, half = np.float32(slots.bins + 2), np.float32(slots.bins + 3)
     for i in range(GROUP * groups):
-        e = errors[i]
-        x = e * scale + np.float32(1.5)
-        x = x if x < bound else bound
-        places[i] = np.int32(ZERO if e <= 0 else x) + np.int32(half * inside[i])
+        places[i] = slot_of(errors[i], scale, bound) + np.int32(half * inside[i])
+
+
+@njit(**FAST)
+def find_class_slots(slots, scale, lane, row, mine, places, groups):
+    """The same of |r − p| of a class under a softmax."""
+    bound, half = np.float32(slots.bins + 2), np.int32(slots.bins + 3)
+    for i in range(GROUP * groups):
+        p, miss, hit = row[i] * lane[SCALE, i], lane[MISS, i], lane[LABEL, i] == mine
+        e = miss if hit else p
+        places[i] = slot_of(e, scale, bound) + (half if hit else np.int32(0))
 
 
 @njit(**FAST)
@@ -80,15 +92,6 @@ def look_up(table, places, out, groups):
         out[i] = table[np.uint32(places[i])]
 
 
-@njit(**FAST)
-def class_errors(lane, row, mine, groups):
-    """VALUE = |r − p| and TARGET = r of a class under a softmax."""
-    for i in range(GROUP * groups):
-        p, miss, hit = row[i] * lane[SCALE, i], lane[MISS, i], lane[LABEL, i] == mine
-        lane[VALUE, i] = miss if hit else p
-        lane[TARGET, i] = ONE if hit else ZERO
-
-
 @kernel(**KERNEL)
 def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid, logits, known, slots):
     grid, logits, known = named(grid, logits, known)
@@ -100,8 +103,7 @@ def softmax_histogram(start, stop, rows, lane, places, amounts, histogram, grid,
             load_chances(known, grid, logits, block, rows[0], lane)
             count_weights(lane[WEIGHT], slots.factor[image], amounts, block.groups)
             for c in range(grid.channels):
-                class_errors(lane, rows[0, c], np.float32(c), block.groups)
-                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                find_class_slots(slots, slots.scale[g, c], lane, rows[0, c], np.float32(c), places, block.groups)
                 add_to_slots(histogram[g, c], places, amounts, block.groups)
 
 
@@ -123,14 +125,14 @@ def softmax_charge(start, stop, rows, lane, places, grid, logits, known, slots, 
                 lane[OWN, i] = ZERO
                 lane[WEIGHT, i] *= slots.factor[image]
             for c in range(grid.channels):
-                class_errors(lane, p[c], np.float32(c), block.groups)
-                find_slots(slots, slots.scale[g, c], lane[TARGET], lane[VALUE], places, block.groups)
+                mine = np.float32(c)
+                find_class_slots(slots, slots.scale[g, c], lane, p[c], mine, places, block.groups)
                 look_up(table[g, c], places, q[c], block.groups)
                 for i in range(lanes):
+                    own, charge = lane[OWN, i], q[c, i]
                     p[c, i] *= lane[SCALE, i]  # 0 for the label
-                    lane[INNER, i] += p[c, i] * q[c, i]
-                for i in range(lanes):
-                    lane[OWN, i] += lane[TARGET, i] * q[c, i]
+                    lane[INNER, i] += p[c, i] * charge
+                    lane[OWN, i] = charge if lane[LABEL, i] == mine else own
             for i in range(lanes):
                 own, weight = lane[OWN, i], lane[WEIGHT, i]
                 lane[PUSH, i] = lane[INNER, i] - lane[HIT, i] * own
