@@ -20,6 +20,7 @@ KERNELS = pytest.mark.parametrize("kernels", [by_numba, by_triton], ids=["numba"
 TARGETS: dict[str, tuple[Task, int, Tensor]] = {
     "labels": ("multiclass", 3, labels_of(3, 2, 5, 61)),
     "shares": ("multiclass", 3, shares_of(2, 3, 5, 61).float()),
+    "certain shares": ("multiclass", 3, torch.eye(3)[labels_of(3, 2, 5, 61, ignore=False)].movedim(-1, 1)),
     "masks": ("multilabel", 3, labels_of(2, 2, 3, 5, 61)),
     "one of several": ("multilabel", 3, labels_of(4, 2, 5, 61)),
     "soft mask": ("binary", 1, logits_of(2, 1, 5, 61, seed=5).sigmoid().float()),
@@ -98,12 +99,12 @@ def test_what_does_not_count_may_be_anything(kernels, name):
 
 
 @KERNELS
-@pytest.mark.parametrize("name", ["labels", "masks"])
+@pytest.mark.parametrize("name", ["labels", "masks", "certain shares"])
 def test_a_small_error_keeps_its_digits(kernels, name):
     """p − r of a label that is all but certain: −(1 − p), not 1 less than 1."""
     target = TARGETS[name][2]
     z = torch.full((2, 3, 5, 61), -30.0)
-    z = z.masked_fill(target == 1, 30.0) if name == "masks" else z.scatter(1, (target % 3).unsqueeze(1), 30.0)
+    z = z.scatter(1, (target % 3).unsqueeze(1), 30.0) if name == "labels" else z.masked_fill(target == 1, 30.0)
     price = torch.ones_like(z)
     assert_same(
         asked(kernels, z, price, "residual", name), asked(plain, z.double(), price.double(), "residual", name), 3e-6
