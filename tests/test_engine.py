@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -225,3 +226,24 @@ def test_nothing_of_the_logits_size_is_kept():
         LOSS(logits, labels)
     large = [t for t in held if t.numel() >= logits.numel() and t.data_ptr() != logits.data_ptr()]
     assert not large
+
+
+WIDE = """
+from numba import njit, types
+from lossmith.engine.numba.arithmetic import FAST, dot
+
+numbers = types.float32[::1]
+theirs = njit(error_model="numpy", fastmath=FAST["fastmath"])(dot.py_func)
+for function in (dot, theirs):
+    function.compile((numbers, numbers, types.int64))
+    print("zmm" in "".join(function.inspect_asm().values()))
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="AVX-512 is of x86")
+def test_kernels_have_512_bits_where_llvm_prefers_256():
+    """As compiled for a Cascade Lake, whatever runs here; the user's own Numba code is left as it was."""
+    features = "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl,+avx2,+fma,+avx,+sse4.2,+prefer-256-bit"
+    known = {**os.environ, "NUMBA_CPU_NAME": "cascadelake", "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run([sys.executable, "-c", WIDE], env=known, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
