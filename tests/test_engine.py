@@ -247,3 +247,20 @@ def test_kernels_have_512_bits_where_llvm_prefers_256():
     known = {**os.environ, "NUMBA_CPU_NAME": "cascadelake", "NUMBA_CPU_FEATURES": features}
     done = subprocess.run([sys.executable, "-c", WIDE], env=known, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+@pytest.mark.parametrize("text", ["dice + ce", "ce(reduction='none')", "lovasz(bins=4)", "boundary", "giou"])
+def test_many_gradients_at_once(text):
+    """Autograd may look at several upstream gradients as at one, which kernels cannot."""
+    torch.manual_seed(0)
+    if text == "giou":
+        logits, target = (torch.rand(2, 4).cumsum(1) for _ in range(2))
+    else:
+        logits, target = logits_of(2, 3, 9, 9).float(), labels_of(3, 2, 9, 9, ignore=False)
+    logits.requires_grad_()
+    loss = ls.parse(text)
+    value = loss(logits, target) * torch.tensor([1.0, 2.0]) if text != "ce(reduction='none')" else loss(logits, target)
+    value = value.flatten()[:2]
+    (both,) = torch.autograd.grad(value, logits, torch.eye(2), is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(x, logits, retain_graph=True)[0] for x in value]
+    torch.testing.assert_close(both, torch.stack(each), rtol=1e-4, atol=1e-7)

@@ -156,3 +156,14 @@ def test_a_map_that_learns_is_refused():
     problem = Problem(torch.zeros(1, 2, 3), torch.zeros(1, 3, dtype=torch.long), None, None, "multiclass", IGNORED)
     question = MapSums(problem, torch.zeros(1, 2, 3, requires_grad=True), "chance")
     assert by_numba.refuses(question) == by_triton.refuses(question) == "a map that requires a gradient"
+
+
+@KERNELS
+@pytest.mark.parametrize("name", ["labels", "shares"])
+def test_a_price_that_all_classes_share_pulls_nowhere(kernels, name):
+    """Σ p is 1: nothing of it is left over by rounding, however large the price."""
+    price = (1000.0 + logits_of(2, 1, 5, 61, seed=3).float()).expand(2, 3, 5, 61)
+    task, _, target = TARGETS[name]
+    z = logits_of(2, 3, 5, 61).float().requires_grad_()
+    sums = kernels.summed(MapSums(Problem(z, target, None, None, task, IGNORED), price, "chance"))
+    assert (torch.autograd.grad(sums.sum(), z)[0] == 0).all()

@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         message = printable(" ".join(error.format_message().split()))
         if not message:  # a bare `lossmith`: the help is printed already
             return 2
-        return _fail(f"{message.rstrip('.')}; lossmith --help lists what there is")
+        command = getattr(getattr(error, "ctx", None), "command_path", "lossmith")
+        return _fail(f"{message.rstrip('.')}; {command} --help lists what there is")
 
 
 def _fail(message: str) -> int:

@@ -157,7 +157,7 @@ class _Charged(torch.autograd.Function):
             found: Tensor = torch.autograd.grad(by_plain(*tensors), tensors[0], upstream, create_graph=further)[0]
             return found
 
-        return gradient(lambda: by_kernels(upstream, *tensors), plainly), *(None,) * 6
+        return gradient_of(lambda: by_kernels(upstream, *tensors), plainly, upstream), *(None,) * 6
 
 
 class compiling:

@@ -140,15 +140,18 @@ def softmax_gradient(start, stop, scratch, lane, grid, logits, known, soft, pric
                 for i in range(lanes):
                     own, pull = lane[OWN, i], q[c, i]
                     lane[OWN, i] = pull if lane[LABEL, i] == mine else own
+            for c in range(grid.channels):
+                for i in range(lanes):
+                    pull = q[c, i] - lane[OWN, i]
+                    q[c, i] = pull
                     lane[INNER, i] += rows[c, i] * pull  # 0 for the label
-            for i in range(lanes):  # Σ p (q − q of the label): what is left of the label is 1 − p
-                lane[INNER, i] = lane[INNER, i] * lane[SCALE, i] - lane[OWN, i] * lane[MISS, i]
-                lane[OWN, i] += lane[INNER, i]
+            for i in range(lanes):
+                lane[INNER, i] *= lane[SCALE, i]
                 lane[PUSH, i] = -lane[HIT, i] * lane[INNER, i]
             for c in range(grid.channels):
                 mine = np.float32(c)
                 for i in range(lanes):
-                    label, other = lane[PUSH, i], rows[c, i] * lane[SCALE, i] * (q[c, i] - lane[OWN, i])
+                    label, other = lane[PUSH, i], rows[c, i] * lane[SCALE, i] * (q[c, i] - lane[INNER, i])
                     rows[c, i] = label if lane[LABEL, i] == mine else other
                 store(out, block, c, rows[c])
 
@@ -166,7 +169,7 @@ def channel_errors(error, lane, groups):
 
 
 @kernel(**KERNEL)
-def sigmoid_sums(start, stop, scratch, lane, grid, logits, known, one_vs_rest, price, error, partial):
+def sigmoid_sums(start, stop, lane, grid, logits, known, one_vs_rest, price, error, partial):
     grid, logits, known = named(grid, logits, known)
     price = Field(*price)
     for chunk in range(start, stop):
@@ -183,7 +186,7 @@ def sigmoid_sums(start, stop, scratch, lane, grid, logits, known, one_vs_rest, p
 
 
 @kernel(**KERNEL)
-def sigmoid_gradient(start, stop, scratch, lane, grid, logits, known, one_vs_rest, price, error, upstream, out):
+def sigmoid_gradient(start, stop, lane, grid, logits, known, one_vs_rest, price, error, upstream, out):
     grid, logits, known = named(grid, logits, known)
     price, out = Field(*price), Field(*out)
     for chunk in range(start, stop):

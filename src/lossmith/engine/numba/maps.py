@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choice import gradient, unusual
+from ..choice import unusual
 from ..contract import Error, MapSums, Want
-from ..kernels import strange
+from ..kernels import gradient_of, strange
 from ..plain.maps import summed as plain_summed
 from ..problem import Problem
 from . import mapped
@@ -55,14 +55,18 @@ class _Summed(torch.autograd.Function):
             found: Tensor = torch.autograd.grad(sums, problem.logits, upstream.to(sums), create_graph=further)[0]
             return found
 
-        return gradient(lambda: _Job(problem, price, ctx.error).gradient(upstream), by_torch), None, None, None
+        def by_kernels() -> Tensor:
+            return _Job(problem, price, ctx.error).gradient(upstream)
+
+        return gradient_of(by_kernels, by_torch, upstream), None, None, None
 
 
 class _Job:
     def __init__(self, problem: Problem, price: Tensor, error: Error) -> None:
         self.plan = plan_of(problem, Want(), pixel_is_image=False)
         grid, logits, known, *one_vs_rest = self.plan.shown(problem)
-        if problem.exclusive:
+        self.softmax = problem.exclusive
+        if self.softmax:
             self.kernels: Any = mapped.softmax_sums, mapped.softmax_gradient
             how = True if self.plan.soft else None
         else:
@@ -84,5 +88,6 @@ class _Job:
         self.plan.run(self.kernels[1], (*self.arguments, table, self.plan.out.field(out)), self._scratch)
         return out
 
-    def _scratch(self) -> tuple[Any, Any]:
-        return fresh(3, self.plan.grid.channels, LANES).numpy(), fresh(LANE_ROWS, LANES).numpy()
+    def _scratch(self) -> tuple[Any, ...]:
+        lane = fresh(LANE_ROWS, LANES).numpy()
+        return (fresh(3, self.plan.grid.channels, LANES).numpy(), lane) if self.softmax else (lane,)

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choice import gradient
 from ..contract import Counted, Levels, Order, Ranking, Want
 from ..images import Images
-from ..kernels import charged
+from ..kernels import charged, gradient_of
 from ..plain import order as plain
 from ..problem import Problem
 from .arithmetic import LANES
@@ -133,7 +132,7 @@ class _Ranked(torch.autograd.Function):
             charge = table * upstream[0].reshape(*upstream[0].shape, 1, 1)
             return _RankingJob(problem, ctx.how, factor).gradient(charge, span)
 
-        return gradient(by_kernels, by_torch), None, None, None, None
+        return gradient_of(by_kernels, by_torch, *upstream), None, None, None, None
 
 
 class _RankingJob:
@@ -147,8 +146,8 @@ class _RankingJob:
         # Where a pixel counts as 1, narrow counts hold all of them, and half as much memory is hit at random.
         ones = problem.weight is None and bool((factor == 1).all())
         narrow = ones and self.plan.images * self.plan.pixels < 1 << 31
-        self.whole = torch.int32 if narrow else torch.int64
-        self.counts: list[Tensor] = []
+        self.whole = np.int32 if narrow else np.int64
+        self.counts: list[np.ndarray[Any, Any]] = []
 
     def span(self) -> Tensor:
         """The largest error of each group and class."""
@@ -162,8 +161,10 @@ class _RankingJob:
         """The weights of background and foreground in each slot: (G, C, 2, slots)."""
         self.counts = []
         self._rank(softmax_histogram if self.plan.hard_softmax else sigmoid_histogram, self._counting, span)
-        counts = torch.stack(self.counts).sum(0, dtype=torch.int64).double()
-        return counts.view(self.groups, -1, 2, self.slots)
+        total, *others = self.counts
+        for counts in others:
+            total += counts
+        return torch.from_numpy(total).double().view(self.groups, -1, 2, self.slots)
 
     def gradient(self, table: Tensor, span: Tensor) -> Tensor:
         out = self.plan.output()
@@ -185,7 +186,6 @@ class _RankingJob:
 
     def _counting(self) -> tuple[Any, ...]:
         """The same, and a histogram of this thread's own."""
-        amounts = fresh(LANES, dtype=self.whole)
-        counts = fresh(self.groups, self.channels, 2 * self.slots, dtype=self.whole).zero_()
+        counts = np.zeros((self.groups, self.channels, 2 * self.slots), self.whole)  # which costs where it is hit
         self.counts.append(counts)
-        return *self._scratch(), amounts.numpy(), counts.numpy()
+        return *self._scratch(), np.empty(LANES, self.whole), counts

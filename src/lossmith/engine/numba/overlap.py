@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choice import gradient, unusual
+from ..choice import unusual
 from ..contract import Boxes, Overlap
+from ..kernels import gradient_of
 from ..plain.overlap import overlap as plain_overlap
 from . import boxes as k
 from .arithmetic import LANES
@@ -65,7 +66,7 @@ class _Fields(torch.autograd.Function):
             _run(k.gradient, _numbers(ctx.wanted), a, b, torch.stack(upstream), out)
             return out
 
-        return gradient(by_kernels, by_torch), None, None
+        return gradient_of(by_kernels, by_torch, *upstream), None, None
 
 
 def _numbers(wanted: tuple[str, ...]) -> Any:

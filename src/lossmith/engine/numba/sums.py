@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..choice import gradient, unusual
+from ..choice import unusual
 from ..contract import Event, Levels, Measured, Order, Pass, Sums
 from ..curves import Curve
-from ..kernels import by_torch, strange
+from ..kernels import by_torch, gradient_of, strange
 from ..problem import Problem, certain
 from . import pixels as px
 from .launch import fresh
@@ -80,8 +80,10 @@ class _Sums(torch.autograd.Function):
         problem = Problem(*ctx.saved_tensors, *ctx.settings)
         u, sums = (upstream[0], upstream[1:]) if ctx.plan.want.u else (None, upstream)
         question, by_name = Pass(problem, ctx.plan.want), dict(zip(ctx.plan.rows, sums, strict=True))
-        found = gradient(
-            lambda: _gradient(problem, ctx.plan, u, sums), lambda further: by_torch(question, by_name, u, further)
+        found = gradient_of(
+            lambda: _gradient(problem, ctx.plan, u, sums),
+            lambda further: by_torch(question, by_name, u, further),
+            *upstream,
         )
         return found, None, None, None
 

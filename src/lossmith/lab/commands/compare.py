@@ -168,6 +168,7 @@ def compare(
         precision=precision,
         clip=clip,
     )
+    check_place(out, folder)
     kind = kind_of(folder)
     snapshot = Snapshot([folder, unlabelled] if unlabelled else [folder], out)
     with counted(say, quiet=json, what="reading images") as watch_reading:
@@ -175,6 +176,8 @@ def compare(
     for notice in getattr(read, "notices", ()):
         say.print(notice)
     comparison = Comparison(kind, read, kind.settings(read, asked), snapshot, keep)
+    for text in losses:
+        comparison.loss(text)  # before anything is written
     trackers = _trackers(tensorboard, wandb, mlflow)
     if read.source and not json:
         say.print(f"{data}: {read.source}", style="dim")
@@ -232,6 +235,16 @@ def check_options(losses: list[str], crop: int | None, clip: float | None) -> No
         raise UserError(f"--crop {crop}: must be a multiple of 16, for example {round(crop / 16) * 16}")
     if clip is not None and not (clip > 0 and math.isfinite(clip)):
         raise UserError(f"--clip {clip:g}: must be a positive number")
+
+
+def check_place(out: Path, data: Path) -> None:
+    """Raises `UserError` for results that would lie among the images: the next command would take them for some."""
+    from lossmith.lab.data.index import IMAGES, MASKS
+
+    for name in (*IMAGES, *MASKS):
+        part = (data / name).resolve()
+        if part.is_dir() and (part == out.resolve() or part in out.resolve().parents):
+            raise UserError(f"--out {out}: lies in {data / name}, whose files are data; choose another folder")
 
 
 def device_of(name: str, precision: Precision) -> str:

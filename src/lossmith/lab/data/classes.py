@@ -46,10 +46,16 @@ def name_classes(
             fix = f"name all up to {unnamed[-1]}, correct the label{ignore}"
             faults.append(Fault(index.partners[stem], what, fix))
     where = next(iter(index.partners.values()))
+    if task != "binary" and 0 <= ignore_index < len(classes) and any(ignore_index in here for here in seen.values()):
+        what = f"the label {ignore_index}, {classes[ignore_index]!r}, is ignored: its pixels count nowhere"
+        fix = f"if it is a class, drop --ignore-index {ignore_index}"
+        faults.append(Fault(where.parent, what, fix, fatal=False))
     every = set().union(*seen.values())
     if not any(v > 0 and v != ignore_index for v in every):
-        what = "every label is 0, nothing to learn" if where.suffix == ".csv" else ""
-        faults.append(Fault(where if what else where.parent, what or "every mask is background only, nothing to learn"))
+        but = f" but for the label {ignore_index}, which --ignore-index ignores" if ignore_index in every else ""
+        whole = where.suffix == ".csv"
+        what = f"every {'label is 0' if whole else 'mask is background only'}{but}, nothing to learn"
+        faults.append(Fault(where if whole else where.parent, what))
     elif names and task != "binary":
         absent = [name for k, name in enumerate(names) if k not in every]
         table, fix = index.folder / "classes.txt", "its scores will mean nothing"
@@ -77,13 +83,23 @@ def _default_names(seen: dict[str, set[int]], index: Index, ignore_index: int) -
         why = f"label {missing[0]} is missing" if missing else f"that is {most + 1} classes"
         fix = "Class numbers? Then name each class in classes.txt. Object numbers? Then use --task binary"
         faults.append(Fault(where, f"labels go up to {most} and {why}", fix))
-    elif not faults and every - {0} and (missing := sorted(set(range(1, most)) - every)):
+    elif not faults and _count_up(seen, ignore_index):
+        what = f"holds the labels 1 to {most}, others fewer, none with a gap; they are read as class numbers"
+        faults.append(Fault(where, what, "Object numbers? Then use --task binary", fatal=False))
+    elif not faults and every - {0} and (missing := sorted(set(range(1, most)) - every - {ignore_index})):
         without = f"{', '.join(map(str, missing[:5]))}{' …' if len(missing) > 5 else ''}"
         what = f"labels go up to {most} without {without}; they are read as class numbers"
         fix = "Object numbers? Then use --task binary. Names? Then write each into classes.txt, the absent too"
         faults.append(Fault(where, what, fix, fatal=False))
     first = "class 0" if where.suffix == ".csv" else "background"
     return [first, *(f"class {k}" for k in range(1, most + 1))], faults
+
+
+def _count_up(seen: dict[str, set[int]], ignore_index: int) -> bool:
+    """Whether every image holds 1, 2, 3 … up to a number of its own, as numbers of objects do and classes seldom."""
+    numbers = [here - {0, ignore_index} for here in seen.values()]
+    tops = {len(here) for here in numbers if here == set(range(1, len(here) + 1))}
+    return len(tops - {0}) > 2 and max(tops) > 4 and all(len(here) in tops for here in numbers)
 
 
 def one_sided(where: Path, sides: Mapping[str, Iterable[set[int]]], ignore_index: int) -> list[Fault]:

@@ -60,10 +60,11 @@ def _matched(folder: Path, stems: list[str], group_by: str, faults: list[Fault])
 def guess_groups(stems: list[str]) -> tuple[str, str, str] | None:
     """What finds groups in names such as `p03_slice012` or `p03/012`, a name, and its group; None if nothing does."""
     for sign in "/_-":
-        parts = [stem.rpartition(sign) for stem in stems]
-        groups = {group for group, _, _ in parts}
-        numbered = all(group and part[-1:].isdigit() for group, _, part in parts)
-        named = sign == "/" or all(group[-1:].isdigit() for group in groups)
-        if numbered and named and 2 <= len(groups) <= len(stems) / _LEAST:
-            return f"^(.+){sign}", stems[0], parts[0][0]
+        for pattern, parted in ((f"^(.+){sign}", str.rpartition), (f"^([^{sign}]+){sign}", str.partition)):
+            parts = [parted(stem, sign) for stem in stems]
+            groups = {group for group, _, _ in parts}
+            numbered = all(group and part[-1:].isdigit() for group, _, part in parts)
+            named = sign == "/" or all(group[-1:].isdigit() for group in groups)
+            if numbered and named and 2 <= len(groups) <= len(stems) / _LEAST:
+                return pattern, stems[0], parts[0][0]
     return None

@@ -83,7 +83,9 @@ def list_part(folder: Path, part: str, faults: list[Fault]) -> dict[str, Path] |
     if (folder / part).is_dir():
         return list_files(folder / part, faults)
     fix = "expected images/ and masks/, paired by stem, or images/ and labels.csv, or images/ and boxes.csv"
-    faults.append(Fault(folder, f"there is no folder {part}/ in it", fix))
+    there = sorted(f"{path.name}/" for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    named = f", only {', '.join(there[:4])}{', …' if there[4:] else ''}" if there else ""
+    faults.append(Fault(folder, f"there is no folder {part}/ in it{named}", fix))
     return None
 
 

@@ -88,6 +88,16 @@ class Data:
         total = self.counts(self.train + self.validation).sum(0)
         return [float(n) for n in total / total.sum()]
 
+    def one_sided(self) -> dict[str, str]:
+        """The classes that only one side holds, and what that means."""
+        train, held = (self.counts(side).sum(0) > 0 for side in (self.train, self.validation))
+        told = {
+            (True, False): "stands in no image that is held back: nothing can be said of it",
+            (False, True): "stands in no image to train on: nothing can learn it",
+        }
+        pairs = zip(self.classes[1:], train[1:].tolist(), held[1:].tolist(), strict=True)
+        return {name: told[a, b] for name, a, b in pairs if a != b}
+
     def fold(self, k: int, of: int) -> Data:
         """The data with other images held back: those of fold `k` of `of`, counted from 0.
 
@@ -120,7 +130,18 @@ def index_pixels(folder: Path, group_by: str | None = None, pages: str | None = 
     _compare_shapes(index, spaces)
     turned(index)
     index.read_tables(group_by)
+    _leave_out_unused(index)
     return index
+
+
+def _leave_out_unused(index: Index) -> None:
+    """An image that split.csv marks unused may have faults: then it is not there."""
+    for stem in [stem for stem, side in index.split.items() if side == "unused" and stem in index.images]:
+        paths = {index.images[stem], index.partners.get(stem)}
+        if any(fault.fatal and fault.path in paths for fault in index.faults):
+            index.faults[:] = [fault for fault in index.faults if fault.path not in paths]
+            for known in (index.images, index.partners, index.shapes):
+                known.pop(stem, None)
 
 
 def index_labels(folder: Path, ignore_index: int, group_by: str | None = None) -> tuple[Index, dict[str, int]]:

@@ -75,6 +75,10 @@ class PixelKind(Kind):
                 fix = f"give {len(holding)} at most" if len(holding) > 1 else "drop --folds"
                 raise UserError(f"--folds {asked.folds}: some hold no class but the background; {fix}")
             raise_first(faults)
+        if not asked.folds:  # then each image is held back once
+            fix = "choose both sides in split.csv so that each holds it"
+            said = [Fault(folder, f"{name!r} {where}", fix, fatal=False) for name, where in data.one_sided().items()]
+            data = replace(data, notices=[*data.notices, *map(str, said)])
         return add_unlabelled(data, asked.unlabelled, watch) if asked.unlabelled else data
 
     def check(self, asked: Asked) -> None:
@@ -216,7 +220,7 @@ class PixelKind(Kind):
     def facts(self, data: Data) -> dict[str, Any]:
         facts = super().facts(data)
         facts["images"]["unlabelled"] = len(data.unlabelled)
-        return {**facts, "dimensions": data.dimensions, "class_shares": data.shares()}
+        return {**facts, "dimensions": data.dimensions, "class_shares": data.shares(), "one_sided": data.one_sided()}
 
     def curve(self, loss: nn.Module, data: Data, settings: RunSettings) -> curves.Curve | None:
         return curves.sample(loss, self.channels(data, settings))

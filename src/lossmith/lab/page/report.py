@@ -136,6 +136,7 @@ def _page(
         machines=_machines(trials),
         figures={name: markup(chart) for name, chart in drawn.items()},
         at_end=_at_end(results["rates"]),
+        rates_of_all=min(len(each["tried"]) for each in results["rates"].values()),
         longer=more_steps,
         in_words=in_words,
         watched=next((t["validation"]["images"] for t in trials), []),

@@ -114,15 +114,15 @@ def confusions(label: Array, predicted: Array, classes: int, ignore_index: int) 
 def pooled_dice(counts: Array, cases: Sequence[str]) -> Array:
     """Dice of each class, (…, classes − 1), from the `confusions` of images, (images, …, classes − 1, 3).
 
-    The images of a case are counted together, then the mean is over cases. NaN for a class that no case holds and none
-    is said to hold.
+    The images of a case are counted together, then the mean is over cases. NaN for a class that no case holds: whether
+    some pixel is said to be of it would decide between 0 and nothing.
     """
     number = {case: i for i, case in enumerate(dict.fromkeys(cases))}
     pooled = np.zeros((len(number), *counts.shape[1:]))
     np.add.at(pooled, [number[case] for case in cases], counts)
     hit, alarm, miss = np.moveaxis(pooled, -1, 0)
     size = 2 * hit + alarm + miss
-    known = (size > 0).sum(0)
+    known = np.where((hit + miss).any(0), (size > 0).sum(0), 0)
     return np.asarray((2 * hit / np.where(size, size, 1)).sum(0) / np.where(known, known, np.nan))
 
 
