@@ -22,6 +22,7 @@ import test_advice_formats
 import test_audit
 import test_devices
 import test_engines
+import test_first_mistakes
 import test_groups
 import test_masks
 import test_merging
@@ -360,7 +361,15 @@ def test_settings_of_a_loss_that_is_checked(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_advice_is_followed_by_a_test() -> None:
-    alike = (test_advice_folders, test_advice_formats, test_audit, test_devices, test_engines, test_groups)
+    alike = (
+        test_advice_folders,
+        test_advice_formats,
+        test_audit,
+        test_devices,
+        test_engines,
+        test_first_mistakes,
+        test_groups,
+    )
     parts = (*alike, test_masks, test_merging, test_model, test_python, test_streaming, test_watch)
     assert {module.__name__ for module in parts} < {test.__module__ for test in ADVICE.values()}
     folder = Path(lossmith.lab.__file__).parent

@@ -102,7 +102,6 @@ def test_patients_in_names(names: list[str], group: str | None):
     assert (guess and guess[2]) == group
 
 
-@follows("Object numbers? Then use --task binary")
 def test_numbers_of_objects_that_count_up(discs: Path, said: Said, capsys: pytest.CaptureFixture[str]):
     for i, top in enumerate((2, 5, 3, 5)):
         mask = np.zeros((32, 32), np.uint8)
@@ -119,7 +118,7 @@ def test_numbers_of_objects_that_count_up(discs: Path, said: Said, capsys: pytes
     assert not any("Object numbers" in line for line in read(discs).notices)
 
 
-@follows("if it is a class, drop --ignore-index {}")
+@follows("if it is a class, drop --ignore-index {}", " but for the label {}, which --ignore-index ignores")
 def test_a_class_that_is_ignored(discs: Path, said: Said):
     save(discs / "masks" / "disc0.png", pixels(discs / "masks" / "disc0.png") * 2)
     save(discs / "masks" / "disc1.png", pixels(discs / "masks" / "disc1.png") * 3)
@@ -133,6 +132,7 @@ def test_a_class_that_is_ignored(discs: Path, said: Said):
         save(discs / "masks" / f"disc{i}.png", (pixels(discs / "masks" / f"disc{i}.png") > 0).astype(np.uint8))
     line = said("compare", discs, "--ignore-index", "1")
     assert "every mask is background only but for the label 1, which --ignore-index ignores, nothing" in line
+    assert said("compare", discs) == ""
 
 
 def test_folders_of_other_names_are_named(discs: Path, said: Said):

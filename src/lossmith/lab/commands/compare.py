@@ -131,23 +131,26 @@ def compare(
 
     An epoch of ramp(start=…, step=…, stop=…) is a hundredth of the run.
     """
-    from lossmith.lab.data import builtin
-    from lossmith.lab.kinds import kind_of
-    from lossmith.lab.page.report import write_report
-    from lossmith.lab.run.comparison import Comparison
-    from lossmith.lab.run.records import as_json, opened
-    from lossmith.lab.run.snapshot import Snapshot
-    from lossmith.lab.run.watch import Watchers
-
     losses = [" ".join(text.split()) for text in loss]
     check_options(losses, crop, clip)
     rate = None if lr == "auto" else rate_of(lr)
     seconds = None if budget is None else seconds_of(budget)
     if seeds is None and seconds is None:
         seeds = 3
-    runs, device = _engine(engine, address, device, devices, precision)
+    from lossmith.lab.data import builtin
+
     say = notes()
     folder = builtin.find_folder(data, say.print)
+    check_place(out, folder)
+
+    from lossmith.lab.kinds import kind_of  # these take ten seconds: what is wrong by then is said at once
+    from lossmith.lab.page.report import write_report
+    from lossmith.lab.run.comparison import Comparison
+    from lossmith.lab.run.records import as_json, opened
+    from lossmith.lab.run.snapshot import Snapshot
+    from lossmith.lab.run.watch import Watchers
+
+    runs, device = _engine(engine, address, device, devices, precision)
     asked = Asked(
         data=data,
         task=task,
@@ -168,7 +171,6 @@ def compare(
         precision=precision,
         clip=clip,
     )
-    check_place(out, folder)
     kind = kind_of(folder)
     snapshot = Snapshot([folder, unlabelled] if unlabelled else [folder], out)
     with counted(say, quiet=json, what="reading images") as watch_reading:
