@@ -41,7 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
         message = printable(" ".join(error.format_message().split()))
         if not message:  # a bare `lossmith`: the help is printed already
             return 2
-        command = getattr(getattr(error, "ctx", None), "command_path", "lossmith")
+        context, option = getattr(error, "ctx", None), getattr(getattr(error, "param", None), "name", None)
+        command = getattr(context, "command_path", "lossmith")
+        if context is not None and option in (context.default_map or {}):  # which is what --settings makes of its file
+            message = f"{message.rstrip('.')} (--settings has {option}: {context.default_map[option]})"
         return _fail(f"{message.rstrip('.')}; {command} --help lists what there is")
 
 

@@ -147,6 +147,24 @@ def test_options_that_do_not_exist_point_to_the_help_of_their_command(capsys: py
     assert capsys.readouterr().err.endswith("; lossmith --help lists what there is\n")
 
 
+def test_a_wrong_value_in_a_file_of_settings_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "run.yaml").write_text("steps: twenty\n")
+    assert main(["compare", "discs", "--loss", "ce", "--out", "o", "--settings", str(tmp_path / "run.yaml")]) == 2
+    assert "'--steps'" in (said := capsys.readouterr().err)
+    assert "(--settings has steps: twenty)" in said
+
+
+def test_runs_of_other_data_are_told_by_their_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folders = [make_folder(tmp_path / f"discs{n}", images=n, size=32) for n in (4, 5)]
+    runs = [tmp_path / folder.name / "out" for folder in folders]
+    for folder, out in zip(folders, runs, strict=True):
+        assert main(["compare", str(folder), "--loss", "ce", *SHORT, "--out", str(out)]) == 0
+    capsys.readouterr()
+    assert main(["report", *map(str, runs), "--out", str(tmp_path / "both")]) == 2
+    said = capsys.readouterr().err
+    assert f"their images or labels differ ({folders[0]}, {folders[1]}); report each by itself" in said
+
+
 def test_ctrl_c_while_torch_is_imported():
     code = """
 import sys, lossmith_command

@@ -81,18 +81,19 @@ def check_mergeable(found: dict[Path, list[dict[str, Any]]]) -> None:
     settings = {k: v for k, v in trials[0]["settings"].items() if k not in _BY_HAND}
     meanings = {t["loss"]: t["meaning"] for t in trials}
     for run, theirs in others:
-        for name in settings.keys() | theirs[0]["settings"].keys() - set(_BY_HAND):
+        for name in [*settings, *(theirs[0]["settings"].keys() - settings.keys() - set(_BY_HAND))]:
             mine, other = settings.get(name), theirs[0]["settings"].get(name)
             if mine != other:
-                raise UserError(
-                    f"{first} and {run} are no parts of one comparison: {name} is {mine} in the first, {other} in the "
-                    "second"
-                )
+                what = f"{name} is {mine} in the first, {other} in the second"
+                if name == "fingerprint":  # a number says nothing to people
+                    one, two = trials[0]["settings"]["data"], theirs[0]["settings"]["data"]
+                    what = f"their images or labels differ ({one}, {two})"
+                raise UserError(f"{first} and {run} are no parts of one comparison: {what}; report each by itself")
         for trial in theirs:
             if meanings.setdefault(trial["loss"], trial["meaning"]) != trial["meaning"]:
                 raise UserError(
                     f'{first} and {run} are no parts of one comparison: "{trial["loss"]}" is {meanings[trial["loss"]]} '
-                    f"in the first, {trial['meaning']} in the second"
+                    f"in the first, {trial['meaning']} in the second; report each by itself"
                 )
 
 
