@@ -31,9 +31,12 @@ from lossmith.engine.triton import (
     softmax,
     walk,
 )
+from lossmith.engine.triton import maps as by_triton
 from mutants import Mutant, Target, mutants, nodes, replace, written
 from problems import labels_of, logits_of, shares_of
-from test_triton import LAYOUTS, assert_right, test_sums_over_a_map
+from test_maps import test_a_small_error_keeps_its_digits as small_errors_over_a_map
+from test_maps import test_kernels_sum_as_torch_does as sums_over_a_map
+from test_triton import LAYOUTS, assert_right
 from triton_survivors import SURVIVORS
 
 pytestmark = pytest.mark.slow
@@ -139,9 +142,9 @@ def tiny_errors() -> None:
 
 def maps() -> None:
     for error in ("chance", "residual", "square"):
-        for count in (1, 3):
-            for shares in (False, True):
-                test_sums_over_a_map(error, count, shares)
+        for name in ("labels", "shares", "one of several", "soft mask"):
+            sums_over_a_map(by_triton, error, name, "pixel")
+    small_errors_over_a_map(by_triton, "labels")
 
 
 CHECKS = {  # the quick ones first

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,7 @@ def test_what_stops_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         if i == 0:
             raise KeyError
         go_on.wait(5)
+        time.sleep(0.02)  # or all would be done before a busy machine has seen the error
         return i
 
     reading = in_threads(work, range(1000), 1)
