@@ -75,7 +75,7 @@ class PixelKind(Kind):
                 fix = f"give {len(holding)} at most" if len(holding) > 1 else "drop --folds"
                 raise UserError(f"--folds {asked.folds}: some hold no class but the background; {fix}")
             raise_first(faults)
-        if not asked.folds:  # then each image is held back once
+        if not asked.folds:  # with folds each image is held back once
             fix = "choose both sides in split.csv so that each holds it"
             said = [Fault(folder, f"{name!r} {where}", fix, fatal=False) for name, where in data.one_sided().items()]
             data = replace(data, notices=[*data.notices, *map(str, said)])
